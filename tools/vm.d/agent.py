@@ -1,0 +1,135 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: MIT
+"""Runs commands inside the VM for tools/vm.
+
+Each virtio port named cohost.N serves one command at a time. The host sends a
+frame (u32 length, JSON {argv, cwd, env}); the answer is a row of frames (u8
+kind, u32 length, payload): o and e for the outputs, x for the exit status.
+When the host closes its end, the command and its children are killed.
+"""
+import glob
+import json
+import os
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+
+OUTPUT_BYTES_MAX = 65536
+
+
+def read_exactly(fd, size):
+    data = b""
+    while len(data) < size:
+        part = os.read(fd, size - len(data))
+        if not part:
+            return None
+        data += part
+    return data
+
+
+def write_all(fd, data):
+    while data:
+        data = data[os.write(fd, data):]
+
+
+def send(fd, kind, payload):
+    write_all(fd, kind + struct.pack("<I", len(payload)) + payload)
+
+
+def pump(port, process):
+    """Forward both outputs until they end; False if the host went away."""
+    poll = select.poll()
+    kinds = {process.stdout.fileno(): b"o", process.stderr.fileno(): b"e"}
+    for fd in kinds:
+        poll.register(fd, select.POLLIN)
+    poll.register(port, 0)
+    exited = False
+    while kinds:
+        events = poll.poll(200)
+        for fd, event in events:
+            if fd == port:
+                if event & (select.POLLHUP | select.POLLERR):
+                    return False
+                continue
+            data = os.read(fd, OUTPUT_BYTES_MAX)
+            if data:
+                send(port, kinds[fd], data)
+            else:
+                poll.unregister(fd)
+                del kinds[fd]
+        # A daemon left in the background may keep the pipes open: the
+        # command is over when it has exited and nothing more is waiting.
+        if not events and exited:
+            return True
+        exited = process.poll() is not None
+    return True
+
+
+def serve_one(port):
+    head = read_exactly(port, 4)
+    if head is None:
+        return False
+    request = json.loads(read_exactly(port, struct.unpack("<I", head)[0]))
+    try:
+        process = subprocess.Popen(
+            request["argv"], cwd=request["cwd"], env={**os.environ, **request.get("env", {})},
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            start_new_session=True)
+    except OSError as error:
+        send(port, b"e", f"{request['argv'][0]}: {error.strerror}\n".encode())
+        send(port, b"x", struct.pack("<i", 127))
+        return True
+    if not pump(port, process):
+        os.killpg(process.pid, signal.SIGKILL)
+    status = process.wait()
+    send(port, b"x", struct.pack("<i", status if status >= 0 else 128 - status))
+    return True
+
+
+def wait_for_host(port):
+    """A port whose host side is closed reports a hang-up: wait for it to end."""
+    poll = select.poll()
+    poll.register(port, select.POLLIN)
+    pause = threading.Event()
+    while True:
+        events = poll.poll(1000)
+        if events and events[0][1] & select.POLLIN:
+            return
+        pause.wait(0.02)
+
+
+def serve(path):
+    while True:
+        port = os.open(path, os.O_RDWR)
+        try:
+            wait_for_host(port)
+            while serve_one(port):
+                pass
+        except OSError:
+            pass
+        finally:
+            os.close(port)
+
+
+def main():
+    threads = []
+    for name_file in glob.glob("/sys/class/virtio-ports/*/name"):
+        with open(name_file, encoding="ascii") as file:
+            if not file.read().startswith("cohost."):
+                continue
+        path = "/dev/" + name_file.split("/")[-2]
+        thread = threading.Thread(target=serve, args=(path,), daemon=True)
+        thread.start()
+        threads.append(thread)
+    with open("/dev/ttyS1", "w", encoding="ascii") as verdict:
+        print("ready", file=verdict, flush=True)
+    # Process 1 ends when asked to; orphans are reaped by its parent, bash.
+    signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
+    while threads:
+        signal.pause()
+
+
+main()
