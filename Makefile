@@ -44,6 +44,8 @@ objs      = $(patsubst %.c,$(O)/%.o,$(1))
 bins     := $(BUILD)/bin/cohostd $(BUILD)/bin/cohostctl
 units    := $(patsubst tests/unit/%.c,$(BUILD)/tests/unit/%,$(wildcard tests/unit/test_*.c))
 sims     := $(patsubst tests/sim/%.c,$(BUILD)/tests/sim/%,$(wildcard tests/sim/sim_*.c))
+# What the simulators share: the device, the model, the driver of the core.
+sim_src  := $(filter-out $(wildcard tests/sim/sim_*.c),$(wildcard tests/sim/*.c))
 bpftests := $(patsubst tests/bpf/%.c,$(BUILD)/tests/bpf/%,$(wildcard tests/bpf/test_*.c))
 helpers  := $(patsubst tests/helpers/%.c,$(BUILD)/tests/helpers/%,$(wildcard tests/helpers/*.c))
 fuzzers  := $(patsubst tests/fuzz/%.c,$(BUILD)/tests/fuzz/%,$(wildcard tests/fuzz/fuzz_*.c))
@@ -71,7 +73,7 @@ $(BUILD)/libcohostd.a: $(call objs,$(d_src))
 $(BUILD)/bin/cohostd: $(O)/userspace/cohostd/main.o $(archives)
 $(BUILD)/bin/cohostctl: $(call objs,$(ctl_src)) $(BUILD)/libcohost.a $(BUILD)/libcore.a
 $(units): $(BUILD)/tests/unit/%: $(O)/tests/unit/%.o $(archives)
-$(sims): $(BUILD)/tests/sim/%: $(O)/tests/sim/%.o $(BUILD)/libcore.a
+$(sims): $(BUILD)/tests/sim/%: $(O)/tests/sim/%.o $(call objs,$(sim_src)) $(BUILD)/libcore.a
 $(bpftests): $(BUILD)/tests/bpf/%: $(O)/tests/bpf/%.o $(archives)
 $(helpers): $(BUILD)/tests/helpers/%: $(O)/tests/helpers/%.o $(archives)
 $(units) $(bpftests): LDLIBS += -lcmocka
