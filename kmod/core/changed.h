@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * Which blocks changed since base_epoch: a superset across crashes, never less.
+ *
+ * In memory two bit maps: `active` takes the writes since the last checkpoint was taken
+ * (without an open checkpoint: since base_epoch), the other holds what changed from
+ * base_epoch to the open checkpoint.
+ *
+ * On disk two slots. Slot base_slot holds the union of both, tagged base_epoch; the other slot,
+ * while a checkpoint is open, holds `active`, tagged with the checkpoint's epoch. So a
+ * checkpoint becomes synced by one superblock write that swaps the slots. A sector that
+ * does not verify counts as all set; a valid one of an older epoch as empty (it was
+ * never written for this one). Records from the tail on are added by recovery.
+ */
+#ifndef CH_CORE_CHANGED_H
+#define CH_CORE_CHANGED_H
+
+#include "kmod/core/tier.h"
+
+/* One more write of block `lba`. Constant time. */
+void ch_changed_set(struct ch_tier *tier, u64 lba);
+
+/* Start: sector `n` of slot base_slot as read from the disk (or NULL: unreadable). */
+void ch_changed_load(struct ch_tier *tier, u32 n, const void *sector);
+
+/*
+ * Next block of the map area that must be written before the tail may move: fills 4 KiB
+ * at `block` and the fast device block number; false when there is none. Counts it as
+ * written: if the write fails, fail the volume.
+ */
+bool ch_changed_next(struct ch_tier *tier, void *block, u64 *ret_block);
+
+/*
+ * Extents that changed between base_epoch and the open checkpoint: the first run of set
+ * bits at or behind block `from`, at most `look_max` bits looked at. Returns false when
+ * there is none up to the end. *ret_len 0: looked long enough, go on at *ret_start.
+ * With tier->changed.full everything counts as changed (one extent).
+ */
+bool ch_changed_extent(const struct ch_tier *tier, u64 from, u32 look_max, u64 *ret_start, u64 *ret_len);
+
+#endif

@@ -1,0 +1,47 @@
+/* SPDX-License-Identifier: GPL-2.0 OR MIT */
+/*
+ * Recovery: follows the log from the durable tail and rebuilds the index and the changed
+ * set. A record counts if its header's magic, salt, position, seq, session order, chain
+ * to the previous record and CRC are right, and, unless a later valid record or the
+ * superblock says that it was durable, every payload block matches its CRC. The first
+ * that does not count ends the log.
+ *
+ * Two passes over the headers: the first finds how far the log was certainly durable (payload
+ * below that is not read again here: reads verify it), the second applies.
+ *
+ *   ch_recover_init(); while ((step = ch_recover_next(r, &io)) == CH_RECOVER_READ) { read
+ *   io.blocks blocks of the fast device from io.fast_block; ch_recover_feed(r, buf); }
+ */
+#ifndef CH_CORE_RECOVER_H
+#define CH_CORE_RECOVER_H
+
+#include "kmod/core/tier.h"
+
+enum ch_recover_step {
+	CH_RECOVER_READ,	/* read, then ch_recover_feed() */
+	CH_RECOVER_DONE,
+	CH_RECOVER_DAMAGED,	/* the log ends before what the superblock calls durable */
+};
+
+struct ch_recover_io {
+	u64 fast_block;
+	u32 blocks;		/* <= CH_REC_BLOCKS_MAX; contiguous */
+};
+
+struct ch_recover {
+	struct ch_tier *tier;
+	u64 pos, seq;		/* next record */
+	u32 prev_crc, session;
+	u64 durable_seq;	/* best knowledge */
+	u64 sb_durable_seq;
+	u32 pass;		/* 1, 2; 3 = over */
+	u32 want;		/* blocks asked for */
+	u64 records, blocks;	/* applied: for the report */
+};
+
+void ch_recover_init(struct ch_recover *rc, struct ch_tier *tier, const struct ch_sb *sb);
+enum ch_recover_step ch_recover_next(struct ch_recover *rc, struct ch_recover_io *ret_io);
+/* `buf` holds what was asked for. If it could not be read, do not go on: fail the start. */
+void ch_recover_feed(struct ch_recover *rc, const void *buf);
+
+#endif
