@@ -76,6 +76,8 @@ $(units): $(BUILD)/tests/unit/%: $(O)/tests/unit/%.o $(archives)
 $(sims): $(BUILD)/tests/sim/%: $(O)/tests/sim/%.o $(call objs,$(sim_src)) $(BUILD)/libcore.a
 $(bpftests): $(BUILD)/tests/bpf/%: $(O)/tests/bpf/%.o $(archives)
 $(helpers): $(BUILD)/tests/helpers/%: $(O)/tests/helpers/%.o $(archives)
+# Tests of the command line get its files too, all but main().
+$(filter %/test_ctl_%,$(units)): $(filter-out %/cohostctl/main.o,$(call objs,$(ctl_src)))
 $(units) $(bpftests): LDLIBS += -lcmocka
 $(bins) $(units) $(sims) $(bpftests) $(helpers):
 	@mkdir -p $(@D)
@@ -125,6 +127,9 @@ install: all
 	@for m in $(wildcard Documentation/man/*.[158]); do \
 		install -Dm644 $$m $(DESTDIR)$(PREFIX)/share/man/man$${m##*.}/$$(basename $$m); \
 	done
+	$(BUILD)/bin/cohostctl help --completion > $(BUILD)/cohostctl.bash
+	install -Dm644 $(BUILD)/cohostctl.bash \
+		$(DESTDIR)$(PREFIX)/share/bash-completion/completions/cohostctl
 
 clean:
 	rm -rf $(BUILD)
