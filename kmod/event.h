@@ -25,4 +25,9 @@ void ch_event_send(const char *volume, enum cohost_event_type type, u64 value, i
  */
 u64 ch_event_seq(void);
 
+/* Sends what still waits. Context: module exit, when nobody raises events any more and the
+ * netlink family is still there; sleeps.
+ */
+void ch_event_exit(void);
+
 #endif /* CH_EVENT_H */
