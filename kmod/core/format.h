@@ -65,18 +65,26 @@ struct ch_sb_disk {
 	__le64 tail_pos;	/* where recovery starts, see ch_rec_disk.pos */
 	__le64 tail_seq;	/* seq of the record that is (or will be) there */
 	__le32 tail_prev_crc;	/* crc of the record before it */
-	__le32 session;		/* +1 per start; records of a later start carry a higher one */
+	__le32 session;		/* +1 per start */
 	__le64 durable_seq;	/* the log is known to be whole up to this seq */
 	__le64 epoch;		/* at least this epoch has begun */
 	__le64 base_epoch;	/* the changed map holds what changed since this epoch began */
 	__le32 base_slot;	/* which of the two maps belongs to base_epoch */
-	__le32 tail_session;	/* session of the record before the tail */
-	u8 reserved[4096 - 288];
+	__le32 reserved0;
+	__le64 session_pos;	/* where this session's first record goes: see below */
+	u8 reserved[4096 - 296];
 };
 static_assert(sizeof(struct ch_sb_disk) == CH_BLOCK_SIZE, "superblock is one block");
 static_assert(offsetof(struct ch_sb_disk, fast_blocks) == 128, "superblock layout");
 static_assert(offsetof(struct ch_sb_disk, tail_pos) == 232, "superblock layout");
-static_assert(offsetof(struct ch_sb_disk, reserved) == 288, "superblock layout");
+static_assert(offsetof(struct ch_sb_disk, reserved) == 296, "superblock layout");
+
+/*
+ * Sessions: a start writes session + 1 and the end of the recovered log into the
+ * superblock before it writes a record. So a record at or behind session_pos counts only
+ * if it carries this very session, one before it only if it carries an earlier one:
+ * what a power cut left behind the end of the log can never come back.
+ */
 
 /* Header of the slow device: written by format only, same two places. */
 struct ch_slow_disk {
@@ -170,8 +178,9 @@ struct ch_sb {
 	struct ch_geometry geo;
 	u32 flags;
 	u64 tail_pos, tail_seq;
-	u32 tail_prev_crc, tail_session;
+	u32 tail_prev_crc;
 	u32 session;
+	u64 session_pos;
 	u64 durable_seq;
 	u64 epoch, base_epoch;
 	u32 base_slot;

@@ -41,11 +41,13 @@
  *           (data_start + lba); then FLUSH THE SLOW DEVICE; only then ch_destage_clean()
  *           for all of them.
  *
- * Tail:     ch_tail_advance() proposes the new tail. If it moved (ch_tail_moved()): write all sectors
- *           of the changed map that ch_changed_next() hands out, then write the
- *           superblock of ch_tail_superblock() with PREFLUSH + FUA (the preflush makes the map
- *           durable before the tail). Only then ch_tail_commit(), which frees the space.
- *           An error in any of this: ch_tier_fail().
+ * Tail:     ch_tail_advance() proposes the new tail. If it moved (ch_tail_moved()): write
+ *           all blocks of the changed map that ch_changed_next() hands out, wait for them,
+ *           then write the superblock of ch_tail_superblock() with PREFLUSH + FUA (the
+ *           preflush makes the map durable before the tail). Only then ch_tail_commit(),
+ *           which frees the space. An error in any of this: ch_tier_fail(). From
+ *           ch_tail_advance() to the last ch_tail_commit() nobody else does the same, and
+ *           ch_checkpoint_end() is not called (the glue: a mutex).
  */
 #ifndef CH_CORE_TIER_H
 #define CH_CORE_TIER_H
@@ -87,13 +89,14 @@ struct ch_tier {
 	u64 compat, incompat, salt, generation;
 	u32 sb_flags;
 	u32 session;
+	u64 session_pos;
 
 	struct ch_index index;
 	struct ch_changed changed;
 
 	/* log; positions and seqs never wrap. tail <= scan <= durable <= done <= head */
 	u64 tail_pos, tail_seq;		/* as durable in the superblock: space before it is free */
-	u32 tail_prev_crc, tail_session;
+	u32 tail_prev_crc;
 	u64 head_pos, head_seq;		/* where the next record goes, its seq */
 	u32 head_prev_crc;
 	u64 done_pos, done_seq;		/* all records before pos are written; done_seq the last of them */
@@ -109,7 +112,6 @@ struct ch_tier {
 	u32 next_tail_prev_crc;
 
 	u64 dirty;			/* blocks in the index that are not clean */
-	u64 used_max;
 
 	/* epochs and the one live checkpoint */
 	u64 epoch, base_epoch;

@@ -1,0 +1,427 @@
+// SPDX-License-Identifier: GPL-2.0 OR MIT
+/* The on-disk format: layout of the devices and codec of the superblocks. See format.h. */
+#include "kmod/core/format.h"
+
+const char *ch_check_text(enum ch_check check)
+{
+	switch (check) {
+	case CH_CHECK_OK:
+		return "is valid";
+	case CH_CHECK_ABSENT:
+		return "carries no cohost superblock";
+	case CH_CHECK_VERSION:
+		return "was written by a newer version of cohost";
+	case CH_CHECK_CRC:
+		return "carries a cohost superblock whose checksum does not match";
+	case CH_CHECK_RANGE:
+		return "carries a cohost superblock with contradicting values";
+	}
+	return "is in an unknown state";
+}
+
+/* ---- geometry ---- */
+
+static u64 div_up(u64 a, u64 b)
+{
+	return a / b + (a % b != 0);
+}
+
+static u64 align_down(u64 a, u64 unit)
+{
+	return a - a % unit;
+}
+
+static u64 align_up(u64 a, u64 unit)
+{
+	return div_up(a, unit) * unit;
+}
+
+static u64 clamp_u64(u64 value, u64 low, u64 high)
+{
+	return value < low ? low : value > high ? high : value;
+}
+
+u64 ch_geometry_map_bits(const struct ch_geometry *geo)
+{
+	return div_up(geo->volume_blocks, 1ULL << geo->changed_shift);
+}
+
+u32 ch_geometry_map_sectors(const struct ch_geometry *geo)
+{
+	return (u32)div_up(ch_geometry_map_bits(geo), CH_MAP_SECTOR_BITS);
+}
+
+int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes, const char **ret_why)
+{
+	struct ch_geometry geo = { 0 };
+	u64 left;
+
+	if (fast_bytes < CH_FAST_BYTES_MIN) {
+		*ret_why = "the fast device is smaller than 40 MiB: its log must hold the largest writes in flight twice";
+		return -ENOSPC;
+	}
+	if (slow_bytes < CH_SLOW_BYTES_MIN) {
+		*ret_why = "the slow device is smaller than 32 MiB: headers, redo area and a volume of 16 MiB do not fit";
+		return -ENOSPC;
+	}
+	geo.fast_blocks = fast_bytes >> CH_BLOCK_SHIFT;
+	geo.slow_blocks = slow_bytes >> CH_BLOCK_SHIFT;
+
+	/* A 64th of the slow device, 4 MiB to 1 GiB, is kept for the redo area. */
+	geo.redo_start = CH_REGION_BLOCKS;
+	geo.redo_blocks = align_down(clamp_u64(geo.slow_blocks / 64, 1024, 262144), CH_REGION_BLOCKS);
+	geo.data_start = geo.redo_start + geo.redo_blocks;
+	geo.volume_blocks = align_down(geo.slow_blocks - geo.data_start, CH_REGION_BLOCKS);
+	if (geo.volume_blocks > CH_VOLUME_BLOCKS_MAX) {
+		*ret_why = "the slow device is larger than 16 TiB, which this version does not support";
+		return -EFBIG;
+	}
+
+	/* One bit per block up to 4 TiB; coarser above, so that a map stays below 128 MiB. */
+	while (ch_geometry_map_bits(&geo) > 1ULL << 30)
+		geo.changed_shift++;
+	geo.map_start = CH_META_START;
+	geo.map_blocks = div_up(ch_geometry_map_sectors(&geo), CH_MAP_SECTORS_PER_BLOCK);
+	geo.ckpt_start = geo.map_start + 2 * geo.map_blocks;
+
+	/* An index checkpoint needs 16 bytes per log block at most: 1/256, rounded up. */
+	left = geo.fast_blocks > geo.ckpt_start ? geo.fast_blocks - geo.ckpt_start : 0;
+	geo.ckpt_blocks = left / 256 + 1;
+	geo.log_start = align_up(geo.ckpt_start + 2 * geo.ckpt_blocks, CH_REGION_BLOCKS);
+	left = geo.fast_blocks > geo.log_start ? geo.fast_blocks - geo.log_start : 0;
+	/* Index entries are 32 bit; two values have a meaning. */
+	geo.log_blocks = align_down(clamp_u64(left, 0, 0xffff0000ULL), CH_REGION_BLOCKS);
+	if (geo.log_blocks < CH_LOG_BLOCKS_MIN) {
+		*ret_why = "the fast device is too small for a slow device of this size: less than 32 MiB are left for the log";
+		return -ENOSPC;
+	}
+	*ret_geo = geo;
+	return 0;
+}
+
+static bool area_ok(u64 start, u64 blocks, u64 end)
+{
+	return start <= end && blocks <= end - start;
+}
+
+bool ch_geometry_valid(const struct ch_geometry *geo)
+{
+	if (geo->volume_blocks == 0 || geo->volume_blocks > CH_VOLUME_BLOCKS_MAX ||
+	    geo->changed_shift > 16)
+		return false;
+	if (geo->log_blocks < 16 || geo->log_blocks > 0xffff0000ULL)
+		return false;
+	if (!area_ok(geo->log_start, geo->log_blocks, geo->fast_blocks) ||
+	    geo->ckpt_blocks > geo->log_start / 2 ||
+	    !area_ok(geo->ckpt_start, 2 * geo->ckpt_blocks, geo->log_start) ||
+	    geo->map_blocks > geo->ckpt_start / 2 ||
+	    !area_ok(geo->map_start, 2 * geo->map_blocks, geo->ckpt_start) ||
+	    geo->map_start < CH_META_START)
+		return false;
+	if (geo->map_blocks < div_up(ch_geometry_map_sectors(geo), CH_MAP_SECTORS_PER_BLOCK))
+		return false;
+	return area_ok(geo->data_start, geo->volume_blocks, geo->slow_blocks) &&
+	       area_ok(geo->redo_start, geo->redo_blocks, geo->data_start) &&
+	       geo->redo_start >= CH_META_START;
+}
+
+/* ---- superblocks ---- */
+
+/* CRC of `size` bytes with the 4 bytes at `at` taken as 0. */
+static u32 crc_skipping(const void *data, size_t size, size_t at)
+{
+	static const u8 zero[4];
+	const u8 *p = data;
+	u32 crc = ch_crc32c(p, at);
+
+	crc = ch_crc32c_update(crc, zero, sizeof(zero));
+	return ch_crc32c_update(crc, p + at + 4, size - at - 4);
+}
+
+u32 ch_rec_crc(const struct ch_rec_disk *rec)
+{
+	return crc_skipping(rec, sizeof(*rec), offsetof(struct ch_rec_disk, crc));
+}
+
+u32 ch_map_crc(const struct ch_map_disk *map)
+{
+	return crc_skipping(map, sizeof(*map), offsetof(struct ch_map_disk, crc));
+}
+
+static u32 sb_crc(const void *block)
+{
+	return crc_skipping(block, CH_BLOCK_SIZE, offsetof(struct ch_sb_disk, crc));
+}
+
+void ch_sb_encode(const struct ch_sb *sb, void *block)
+{
+	struct ch_sb_disk *d = block;
+	const struct ch_geometry *geo = &sb->geo;
+
+	memset(d, 0, sizeof(*d));
+	memcpy(d->magic, CH_FAST_MAGIC, sizeof(d->magic));
+	d->version = cpu_to_le32(CH_FORMAT_VERSION);
+	d->compat = cpu_to_le64(sb->compat);
+	d->incompat = cpu_to_le64(sb->incompat);
+	memcpy(d->uuid, sb->uuid, sizeof(d->uuid));
+	d->salt = cpu_to_le64(sb->salt);
+	d->generation = cpu_to_le64(sb->generation);
+	memcpy(d->name, sb->name, CH_NAME_MAX - 1);
+	d->fast_blocks = cpu_to_le64(geo->fast_blocks);
+	d->slow_blocks = cpu_to_le64(geo->slow_blocks);
+	d->volume_blocks = cpu_to_le64(geo->volume_blocks);
+	d->map_start = cpu_to_le64(geo->map_start);
+	d->map_blocks = cpu_to_le64(geo->map_blocks);
+	d->ckpt_start = cpu_to_le64(geo->ckpt_start);
+	d->ckpt_blocks = cpu_to_le64(geo->ckpt_blocks);
+	d->log_start = cpu_to_le64(geo->log_start);
+	d->log_blocks = cpu_to_le64(geo->log_blocks);
+	d->redo_start = cpu_to_le64(geo->redo_start);
+	d->redo_blocks = cpu_to_le64(geo->redo_blocks);
+	d->data_start = cpu_to_le64(geo->data_start);
+	d->changed_shift = cpu_to_le32(geo->changed_shift);
+	d->flags = cpu_to_le32(sb->flags);
+	d->tail_pos = cpu_to_le64(sb->tail_pos);
+	d->tail_seq = cpu_to_le64(sb->tail_seq);
+	d->tail_prev_crc = cpu_to_le32(sb->tail_prev_crc);
+	d->session = cpu_to_le32(sb->session);
+	d->durable_seq = cpu_to_le64(sb->durable_seq);
+	d->epoch = cpu_to_le64(sb->epoch);
+	d->base_epoch = cpu_to_le64(sb->base_epoch);
+	d->base_slot = cpu_to_le32(sb->base_slot);
+	d->session_pos = cpu_to_le64(sb->session_pos);
+	d->crc = cpu_to_le32(sb_crc(d));
+}
+
+static void geometry_decode(const struct ch_sb_disk *d, struct ch_geometry *geo)
+{
+	geo->fast_blocks = le64_to_cpu(d->fast_blocks);
+	geo->slow_blocks = le64_to_cpu(d->slow_blocks);
+	geo->volume_blocks = le64_to_cpu(d->volume_blocks);
+	geo->map_start = le64_to_cpu(d->map_start);
+	geo->map_blocks = le64_to_cpu(d->map_blocks);
+	geo->ckpt_start = le64_to_cpu(d->ckpt_start);
+	geo->ckpt_blocks = le64_to_cpu(d->ckpt_blocks);
+	geo->log_start = le64_to_cpu(d->log_start);
+	geo->log_blocks = le64_to_cpu(d->log_blocks);
+	geo->redo_start = le64_to_cpu(d->redo_start);
+	geo->redo_blocks = le64_to_cpu(d->redo_blocks);
+	geo->data_start = le64_to_cpu(d->data_start);
+	geo->changed_shift = le32_to_cpu(d->changed_shift);
+}
+
+static bool sb_valid(const struct ch_sb *sb)
+{
+	return ch_geometry_valid(&sb->geo) && sb->base_slot < 2 && sb->tail_seq > 0 &&
+	       sb->durable_seq + 1 >= sb->tail_seq && sb->base_epoch <= sb->epoch &&
+	       sb->session_pos < 1ULL << 62 &&
+	       /* positions and seqs far from wrapping */
+	       sb->tail_pos < 1ULL << 62 && sb->durable_seq < 1ULL << 62 && sb->epoch < 1ULL << 62;
+}
+
+enum ch_check ch_sb_decode(const void *block, struct ch_sb *ret_sb)
+{
+	const struct ch_sb_disk *d = block;
+	struct ch_sb sb;
+
+	if (memcmp(d->magic, CH_FAST_MAGIC, sizeof(d->magic)))
+		return CH_CHECK_ABSENT;
+	if (le32_to_cpu(d->crc) != sb_crc(d))
+		return CH_CHECK_CRC;
+	if (le32_to_cpu(d->version) != CH_FORMAT_VERSION ||
+	    (le64_to_cpu(d->incompat) & ~CH_INCOMPAT_KNOWN))
+		return CH_CHECK_VERSION;
+	memset(&sb, 0, sizeof(sb));
+	sb.compat = le64_to_cpu(d->compat);
+	sb.incompat = le64_to_cpu(d->incompat);
+	memcpy(sb.uuid, d->uuid, sizeof(sb.uuid));
+	sb.salt = le64_to_cpu(d->salt);
+	sb.generation = le64_to_cpu(d->generation);
+	memcpy(sb.name, d->name, CH_NAME_MAX - 1);
+	geometry_decode(d, &sb.geo);
+	sb.flags = le32_to_cpu(d->flags);
+	sb.tail_pos = le64_to_cpu(d->tail_pos);
+	sb.tail_seq = le64_to_cpu(d->tail_seq);
+	sb.tail_prev_crc = le32_to_cpu(d->tail_prev_crc);
+	sb.session = le32_to_cpu(d->session);
+	sb.durable_seq = le64_to_cpu(d->durable_seq);
+	sb.epoch = le64_to_cpu(d->epoch);
+	sb.base_epoch = le64_to_cpu(d->base_epoch);
+	sb.base_slot = le32_to_cpu(d->base_slot);
+	sb.session_pos = le64_to_cpu(d->session_pos);
+	if (!sb_valid(&sb))
+		return CH_CHECK_RANGE;
+	*ret_sb = sb;
+	return CH_CHECK_OK;
+}
+
+/* The reason that tells more: a newer version or damage says more than absence. */
+static enum ch_check worse(enum ch_check a, enum ch_check b)
+{
+	return a == CH_CHECK_ABSENT ? b : a;
+}
+
+enum ch_check ch_sb_pick(const void *block_a, const void *block_b, struct ch_sb *ret_sb, u32 *ret_slot)
+{
+	struct ch_sb a, b;
+	enum ch_check check_a = ch_sb_decode(block_a, &a);
+	enum ch_check check_b = ch_sb_decode(block_b, &b);
+	u32 slot;
+
+	/* A newer version in one place may have moved things: the other is not to be trusted. */
+	if (check_a == CH_CHECK_VERSION || check_b == CH_CHECK_VERSION)
+		return CH_CHECK_VERSION;
+	if (check_a != CH_CHECK_OK && check_b != CH_CHECK_OK)
+		return worse(check_a, check_b);
+	if (check_a == CH_CHECK_OK && check_b == CH_CHECK_OK)
+		slot = b.generation > a.generation;
+	else
+		slot = check_b == CH_CHECK_OK;
+	*ret_sb = slot ? b : a;
+	if (ret_slot)
+		*ret_slot = slot;
+	return CH_CHECK_OK;
+}
+
+u64 ch_sb_place(u64 generation)
+{
+	return generation & 1 ? CH_SB_BLOCK_B : CH_SB_BLOCK_A;
+}
+
+void ch_slow_encode(const struct ch_slow *slow, void *block)
+{
+	struct ch_slow_disk *d = block;
+
+	memset(d, 0, sizeof(*d));
+	memcpy(d->magic, CH_SLOW_MAGIC, sizeof(d->magic));
+	d->version = cpu_to_le32(CH_FORMAT_VERSION);
+	d->compat = cpu_to_le64(slow->compat);
+	d->incompat = cpu_to_le64(slow->incompat);
+	memcpy(d->uuid, slow->uuid, sizeof(d->uuid));
+	d->slow_blocks = cpu_to_le64(slow->slow_blocks);
+	d->volume_blocks = cpu_to_le64(slow->volume_blocks);
+	d->redo_start = cpu_to_le64(slow->redo_start);
+	d->redo_blocks = cpu_to_le64(slow->redo_blocks);
+	d->data_start = cpu_to_le64(slow->data_start);
+	memcpy(d->name, slow->name, CH_NAME_MAX - 1);
+	d->crc = cpu_to_le32(sb_crc(d));
+}
+
+static_assert(offsetof(struct ch_slow_disk, crc) == offsetof(struct ch_sb_disk, crc),
+	      "both headers keep the crc in the same place");
+
+enum ch_check ch_slow_decode(const void *block, struct ch_slow *ret_slow)
+{
+	const struct ch_slow_disk *d = block;
+	struct ch_slow slow;
+
+	if (memcmp(d->magic, CH_SLOW_MAGIC, sizeof(d->magic)))
+		return CH_CHECK_ABSENT;
+	if (le32_to_cpu(d->crc) != sb_crc(d))
+		return CH_CHECK_CRC;
+	if (le32_to_cpu(d->version) != CH_FORMAT_VERSION ||
+	    (le64_to_cpu(d->incompat) & ~CH_INCOMPAT_KNOWN))
+		return CH_CHECK_VERSION;
+	memset(&slow, 0, sizeof(slow));
+	slow.compat = le64_to_cpu(d->compat);
+	slow.incompat = le64_to_cpu(d->incompat);
+	memcpy(slow.uuid, d->uuid, sizeof(slow.uuid));
+	memcpy(slow.name, d->name, CH_NAME_MAX - 1);
+	slow.slow_blocks = le64_to_cpu(d->slow_blocks);
+	slow.volume_blocks = le64_to_cpu(d->volume_blocks);
+	slow.redo_start = le64_to_cpu(d->redo_start);
+	slow.redo_blocks = le64_to_cpu(d->redo_blocks);
+	slow.data_start = le64_to_cpu(d->data_start);
+	if (!area_ok(slow.data_start, slow.volume_blocks, slow.slow_blocks) ||
+	    !area_ok(slow.redo_start, slow.redo_blocks, slow.data_start))
+		return CH_CHECK_RANGE;
+	*ret_slow = slow;
+	return CH_CHECK_OK;
+}
+
+enum ch_check ch_slow_pick(const void *block_a, const void *block_b, struct ch_slow *ret_slow)
+{
+	enum ch_check check_a = ch_slow_decode(block_a, ret_slow);
+	enum ch_check check_b;
+
+	if (check_a == CH_CHECK_OK)
+		return CH_CHECK_OK;
+	check_b = ch_slow_decode(block_b, ret_slow);
+	return check_b == CH_CHECK_OK ? CH_CHECK_OK : worse(check_a, check_b);
+}
+
+/* ---- format ---- */
+
+void ch_format_sb(struct ch_sb *ret_sb, const struct ch_geometry *geo, const u8 uuid[16], u64 salt,
+		  const char *name)
+{
+	struct ch_sb *sb = ret_sb;
+
+	memset(sb, 0, sizeof(*sb));
+	memcpy(sb->uuid, uuid, sizeof(sb->uuid));
+	sb->salt = salt;
+	sb->generation = 2;
+	for (u32 i = 0; i < CH_NAME_MAX - 1 && name[i]; i++)
+		sb->name[i] = name[i];
+	sb->geo = *geo;
+	sb->flags = CH_SB_CLEAN | CH_SB_FULL;
+	sb->tail_seq = 1;
+	sb->epoch = 1;
+}
+
+/* Map blocks of both slots, then superblock B, then A (the higher generation). */
+u64 ch_format_fast_blocks(const struct ch_sb *sb)
+{
+	return 2 * sb->geo.map_blocks + 2;
+}
+
+static void format_map_block(const struct ch_sb *sb, u64 n, void *block)
+{
+	struct ch_map_disk *map = block;
+	u64 first = n % sb->geo.map_blocks * CH_MAP_SECTORS_PER_BLOCK;
+
+	memset(block, 0, CH_BLOCK_SIZE);
+	for (u32 i = 0; i < CH_MAP_SECTORS_PER_BLOCK; i++, map++) {
+		map->magic = cpu_to_le32(CH_MAP_MAGIC);
+		map->salt = cpu_to_le64(sb->salt);
+		map->index = cpu_to_le32((u32)first + i);
+		map->slot = cpu_to_le32((u32)(n / sb->geo.map_blocks));
+		map->crc = cpu_to_le32(ch_map_crc(map));
+	}
+}
+
+void ch_format_fast(const struct ch_sb *sb, u64 n, void *block, u64 *ret_block)
+{
+	struct ch_sb copy = *sb;
+
+	if (n < 2 * sb->geo.map_blocks) {
+		format_map_block(sb, n, block);
+		*ret_block = sb->geo.map_start + n;
+		return;
+	}
+	copy.generation = n == 2 * sb->geo.map_blocks ? sb->generation - 1 : sb->generation;
+	ch_sb_encode(&copy, block);
+	*ret_block = ch_sb_place(copy.generation);
+}
+
+u64 ch_format_slow_blocks(const struct ch_sb *sb)
+{
+	(void)sb;
+	return 2;
+}
+
+void ch_format_slow(const struct ch_sb *sb, u64 n, void *block, u64 *ret_block)
+{
+	struct ch_slow slow = {
+		.slow_blocks = sb->geo.slow_blocks,
+		.volume_blocks = sb->geo.volume_blocks,
+		.redo_start = sb->geo.redo_start,
+		.redo_blocks = sb->geo.redo_blocks,
+		.data_start = sb->geo.data_start,
+	};
+
+	memcpy(slow.uuid, sb->uuid, sizeof(slow.uuid));
+	memcpy(slow.name, sb->name, sizeof(slow.name));
+	ch_slow_encode(&slow, block);
+	*ret_block = n == 0 ? CH_SB_BLOCK_B : CH_SB_BLOCK_A;
+}
