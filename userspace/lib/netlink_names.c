@@ -117,6 +117,14 @@ const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = 
 		.name = "event_seq",
 		.doc = "The sequence number of the last event sent before this answer.",
 	},
+	[COHOST_A_VOLUME_MEMORY_BYTES] = {
+		.name = "memory_bytes",
+		.doc = "Memory held by the index and the map of changes.",
+	},
+	[COHOST_A_VOLUME_SLOW_ERROR] = {
+		.name = "slow_error",
+		.doc = "The slow device fails; writing to it is tried again and again.",
+	},
 };
 
 const struct ch_netlink_attr ch_netlink_counters_attrs[COHOST_A_COUNTERS_MAX + 1] = {
@@ -210,6 +218,14 @@ const struct ch_netlink_attr ch_netlink_checkpoint_attrs[COHOST_A_CHECKPOINT_MAX
 	[COHOST_A_CHECKPOINT_SYNCED] = {
 		.name = "synced",
 		.doc = "In checkpoint-delete, all of it is stored elsewhere, so it is the new base.",
+	},
+	[COHOST_A_CHECKPOINT_FULL] = {
+		.name = "full",
+		.doc = "There is no base to count changes from, so all of it counts as changed.",
+	},
+	[COHOST_A_CHECKPOINT_LOST] = {
+		.name = "lost",
+		.doc = "The log had no room to keep it. Reading it fails; it can only be deleted.",
 	},
 };
 

@@ -123,6 +123,8 @@ struct cohost_extent {
  * slow-device (string)
  * counters (nest)
  * event-seq (u64) The sequence number of the last event sent before this answer.
+ * memory-bytes (u64) Memory held by the index and the map of changes.
+ * slow-error (flag) The slow device fails; writing to it is tried again and again.
  */
 enum {
 	COHOST_A_VOLUME_PAD = 1,
@@ -149,6 +151,8 @@ enum {
 	COHOST_A_VOLUME_SLOW_DEVICE,
 	COHOST_A_VOLUME_COUNTERS,
 	COHOST_A_VOLUME_EVENT_SEQ,
+	COHOST_A_VOLUME_MEMORY_BYTES,
+	COHOST_A_VOLUME_SLOW_ERROR,
 
 	__COHOST_A_VOLUME_MAX
 };
@@ -209,6 +213,8 @@ enum {
  * views (u32) How many cohost-view devices read it; it cannot be deleted until 0.
  * synced (flag) In checkpoint-delete, all of it is stored elsewhere, so it is the new
  *  base.
+ * full (flag) There is no base to count changes from, so all of it counts as changed.
+ * lost (flag) The log had no room to keep it. Reading it fails; it can only be deleted.
  */
 enum {
 	COHOST_A_CHECKPOINT_PAD = 1,
@@ -220,6 +226,8 @@ enum {
 	COHOST_A_CHECKPOINT_CREATED_NS,
 	COHOST_A_CHECKPOINT_VIEWS,
 	COHOST_A_CHECKPOINT_SYNCED,
+	COHOST_A_CHECKPOINT_FULL,
+	COHOST_A_CHECKPOINT_LOST,
 
 	__COHOST_A_CHECKPOINT_MAX
 };
