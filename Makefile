@@ -21,7 +21,7 @@ VERSION  := 0.1.0
 
 PKGS     := libbpf liburing libnl-3.0 libnl-genl-3.0 devmapper libcurl libcrypto \
 	    libsodium libzstd jansson libfyaml expat sqlite3 libsystemd blkid
-CPPFLAGS += -D_GNU_SOURCE -DCH_VERSION='"$(VERSION)"' -I$(BUILD)/gen -I. -Iinclude -Iuserspace \
+CPPFLAGS += -D_GNU_SOURCE -DCH_VERSION='"$(VERSION)"' -I$(BUILD)/gen -I. -Iinclude -Iinclude/uapi -Iuserspace \
 	    $(shell pkg-config --cflags $(PKGS) 2>/dev/null)
 CFLAGS   ?= -O2 -g
 CFLAGS   += -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes \
