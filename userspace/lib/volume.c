@@ -1,0 +1,249 @@
+// SPDX-License-Identifier: MIT
+/* The kernel's view of volumes: list, show, set, flush. See volume.h. */
+#include "lib/volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "lib/netlink.h"
+#include "lib/netlink_names.h"
+
+#define FLUSH_POLL_MS 200
+
+struct field {
+	int attr;
+	size_t offset;
+};
+
+#define FIELD(ATTR, member)                                                                        \
+	{                                                                                          \
+		COHOST_A_VOLUME_##ATTR, offsetof(struct ch_volume, member)                         \
+	}
+
+static const struct field u64_fields[] = {
+	FIELD(SIZE_BYTES, size_bytes),
+	FIELD(DIRTY_BYTES, dirty_bytes),
+	FIELD(LOG_BYTES_USED, log_bytes_used),
+	FIELD(LOG_BYTES_TOTAL, log_bytes_total),
+	FIELD(MEMORY_BYTES, memory_bytes),
+	FIELD(EPOCH, epoch),
+	FIELD(BASE_EPOCH, base_epoch),
+	FIELD(SEQ, seq),
+	FIELD(DURABLE_SEQ, durable_seq),
+	FIELD(FLUSH_TARGET_SEQ, flush_target_seq),
+	FIELD(FLUSH_LEFT_BYTES, flush_left_bytes),
+	FIELD(FLUSH_TOTAL_BYTES, flush_total_bytes),
+	FIELD(EVENT_SEQ, event_seq),
+};
+
+static const struct field u32_fields[] = {
+	FIELD(DEV_MAJOR, dev_major),
+	FIELD(DEV_MINOR, dev_minor),
+	FIELD(STATE, state),
+	FIELD(MODE, mode),
+	FIELD(FLUSH_STATE, flush_state),
+	FIELD(CHECKPOINT_COUNT, checkpoint_count),
+};
+
+static const char *name_of(const char *const *names, size_t count, uint32_t number)
+{
+	return number < count && names[number] ? names[number] : "unknown";
+}
+
+const char *ch_volume_state_name(uint32_t state)
+{
+	return name_of(ch_netlink_state_names, COHOST_STATE_MAX + 1, state);
+}
+
+const char *ch_volume_mode_name(uint32_t mode)
+{
+	return name_of(ch_netlink_mode_names, COHOST_MODE_MAX + 1, mode);
+}
+
+const char *ch_volume_flush_state_name(uint32_t flush_state)
+{
+	return name_of(ch_netlink_flush_state_names, COHOST_FLUSH_STATE_MAX + 1, flush_state);
+}
+
+int ch_volume_mode_parse(const char *name, enum cohost_mode *ret_mode)
+{
+	for (unsigned int i = 0; i <= COHOST_MODE_MAX; i++) {
+		if (!strcmp(name, ch_netlink_mode_names[i])) {
+			*ret_mode = i;
+			return 0;
+		}
+	}
+	return -EINVAL;
+}
+
+static void volume_parse(struct nlattr **attrs, struct ch_volume *volume)
+{
+	struct nlattr *counters[COHOST_A_COUNTERS_MAX + 1];
+	struct nlattr *uuid = attrs[COHOST_A_VOLUME_UUID];
+
+	memset(volume, 0, sizeof(*volume));
+	ch_netlink_string(attrs[COHOST_A_VOLUME_NAME], volume->name, sizeof(volume->name));
+	ch_netlink_string(attrs[COHOST_A_VOLUME_FAST_DEVICE], volume->fast_device,
+			  sizeof(volume->fast_device));
+	ch_netlink_string(attrs[COHOST_A_VOLUME_SLOW_DEVICE], volume->slow_device,
+			  sizeof(volume->slow_device));
+	if (uuid && nla_len(uuid) == sizeof(volume->uuid))
+		memcpy(volume->uuid, nla_data(uuid), sizeof(volume->uuid));
+	volume->slow_error = attrs[COHOST_A_VOLUME_SLOW_ERROR] != NULL;
+	for (size_t i = 0; i < sizeof(u64_fields) / sizeof(u64_fields[0]); i++)
+		ch_netlink_u64(attrs[u64_fields[i].attr],
+			       (uint64_t *)((char *)volume + u64_fields[i].offset));
+	for (size_t i = 0; i < sizeof(u32_fields) / sizeof(u32_fields[0]); i++)
+		ch_netlink_u32(attrs[u32_fields[i].attr],
+			       (uint32_t *)((char *)volume + u32_fields[i].offset));
+	if (!attrs[COHOST_A_VOLUME_COUNTERS] ||
+	    nla_parse_nested(counters, COHOST_A_COUNTERS_MAX, attrs[COHOST_A_VOLUME_COUNTERS], NULL) < 0)
+		return;
+	for (int i = 0; i <= COHOST_A_COUNTERS_MAX; i++)
+		ch_netlink_u64(counters[i], &volume->counter[i]);
+}
+
+struct list {
+	struct ch_volume *volumes;
+	size_t count;
+};
+
+static int list_add(void *arg, struct nlattr **attrs)
+{
+	struct list *list = arg;
+	struct ch_volume *more;
+
+	more = realloc(list->volumes, (list->count + 1) * sizeof(*more));
+	if (!more)
+		return -ENOMEM;
+	list->volumes = more;
+	volume_parse(attrs, &more[list->count++]);
+	return 0;
+}
+
+int ch_volume_list(struct ch_volume **ret_volumes, size_t *ret_count, struct ch_error *e)
+{
+	struct list list = {0};
+	const struct ch_netlink_request req = {
+		.cmd = COHOST_CMD_VOLUME_GET,
+		.dump = true,
+		.attr_max = COHOST_A_VOLUME_MAX,
+		.each = list_add,
+		.arg = &list,
+	};
+	struct ch_netlink nl;
+	int err;
+
+	err = ch_netlink_open(&nl, e);
+	if (err)
+		return err;
+	for (int i = 0; i < CH_NETLINK_DUMP_TRIES; i++) {
+		list.count = 0;
+		err = ch_netlink_call(&nl, &req, ch_netlink_msg(&nl, &req), e);
+		if (err != -EAGAIN)
+			break;
+	}
+	ch_netlink_close(&nl);
+	if (err) {
+		free(list.volumes);
+		return err;
+	}
+	*ret_volumes = list.volumes;
+	*ret_count = list.count;
+	return 0;
+}
+
+static int show_one(void *arg, struct nlattr **attrs)
+{
+	volume_parse(attrs, arg);
+	return 0;
+}
+
+/* A request about one volume, with a mode unless it is negative. */
+static int call_one(uint8_t cmd, const char *name, int mode, struct ch_volume *ret_volume,
+		    struct ch_error *e)
+{
+	struct ch_volume volume = {0};
+	const struct ch_netlink_request req = {
+		.cmd = cmd,
+		.attr_max = COHOST_A_VOLUME_MAX,
+		.each = show_one,
+		.arg = &volume,
+	};
+	struct ch_netlink nl;
+	struct nl_msg *msg;
+	int err;
+
+	err = ch_netlink_open(&nl, e);
+	if (err)
+		return err;
+	msg = ch_netlink_msg(&nl, &req);
+	if (msg && (nla_put_string(msg, COHOST_A_VOLUME_NAME, name) < 0 ||
+		    (mode >= 0 && nla_put_u32(msg, COHOST_A_VOLUME_MODE, (uint32_t)mode) < 0))) {
+		nlmsg_free(msg);
+		msg = NULL;
+	}
+	err = ch_netlink_call(&nl, &req, msg, e);
+	ch_netlink_close(&nl);
+	if (err == -ENOENT) {
+		ch_error_set(e, err, "no volume '%s' is started", name);
+		return ch_error_hint(e, "list the started ones with: cohostctl volume list; start one "
+					"with: cohostctl volume start %s fast DEV slow DEV", name);
+	}
+	if (err) {
+		ch_error_prefix(e, "volume '%s'", name);
+		return err;
+	}
+	if (ret_volume)
+		*ret_volume = volume;
+	return 0;
+}
+
+int ch_volume_show(const char *name, struct ch_volume *ret_volume, struct ch_error *e)
+{
+	return call_one(COHOST_CMD_VOLUME_GET, name, -1, ret_volume, e);
+}
+
+int ch_volume_set_mode(const char *name, enum cohost_mode mode, struct ch_error *e)
+{
+	return call_one(COHOST_CMD_VOLUME_SET, name, (int)mode, NULL, e);
+}
+
+int ch_volume_flush_start(const char *name, struct ch_volume *ret_volume, struct ch_error *e)
+{
+	return call_one(COHOST_CMD_VOLUME_FLUSH, name, -1, ret_volume, e);
+}
+
+int ch_volume_flush(const char *name, bool (*progress)(void *arg, const struct ch_volume *volume),
+		    void *arg, struct ch_error *e)
+{
+	const struct timespec pause = {.tv_nsec = FLUSH_POLL_MS * 1000000L};
+	struct ch_volume volume;
+	uint64_t target_seq;
+	int err;
+
+	err = ch_volume_flush_start(name, &volume, e);
+	if (err)
+		return err;
+	target_seq = volume.flush_target_seq;
+	/* Another flush that was asked for later includes this one. */
+	while (volume.flush_state == COHOST_FLUSH_STATE_RUNNING &&
+	       volume.flush_target_seq >= target_seq) {
+		if (progress && !progress(arg, &volume))
+			return ch_error_set(e, -EINTR, "the flush of volume '%s' goes on", name);
+		nanosleep(&pause, NULL);
+		err = ch_volume_show(name, &volume, e);
+		if (err)
+			return err;
+	}
+	if (volume.flush_state == COHOST_FLUSH_STATE_FAILED) {
+		ch_error_set(e, -EIO, "volume '%s' could not be flushed: its slow device fails", name);
+		return ch_error_hint(e, "nothing is lost: the data is in the log on the fast device; look "
+					"at dmesg and at cohostctl volume show %s", name);
+	}
+	if (progress)
+		(void)progress(arg, &volume);
+	return 0;
+}

@@ -1,0 +1,475 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Making and unmaking volumes: create, start, stop, delete. See volume.h. The format is the
+ * codec of kmod/core, the running volume a device-mapper table of target "cohost".
+ *
+ * Order in create: everything is checked while both devices are held exclusively; then
+ * what is there is wiped, the format written and flushed, the devices let go (the kernel
+ * wants them for itself) and the table loaded. A failure after the first write takes the
+ * headers away again.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/sysmacros.h>
+
+#include "kmod/core/format.h"
+#include "lib/blockdev.h"
+#include "lib/dm.h"
+#include "lib/netlink.h"
+#include "lib/volume.h"
+
+/* Both devices of a volume, held exclusively. */
+struct pair {
+	struct ch_blockdev fast, slow;
+};
+
+struct block {
+	_Alignas(8) uint8_t bytes[CH_BLOCK_SIZE];
+};
+
+bool ch_volume_name_valid(const char *name)
+{
+	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+				      "._-";
+	size_t length = strlen(name);
+
+	return length >= 1 && length < CH_VOLUME_NAME_SIZE && strspn(name, allowed) == length &&
+	       !strchr("._-", name[0]);
+}
+
+const char *ch_volume_path(const char *name, char buf[static CH_VOLUME_PATH_SIZE])
+{
+	(void)snprintf(buf, CH_VOLUME_PATH_SIZE, "/dev/mapper/cohost-%s", name);
+	return buf;
+}
+
+static void dm_name(const char *name, char buf[static CH_DM_NAME_SIZE])
+{
+	(void)snprintf(buf, CH_DM_NAME_SIZE, "cohost-%s", name);
+}
+
+static int check_name(const char *name, struct ch_error *e)
+{
+	if (ch_volume_name_valid(name))
+		return 0;
+	ch_error_set_exit(e, -EINVAL, CH_EXIT_USAGE, "'%s' is no name for a volume", name);
+	return ch_error_hint(e, "use 1 to %d letters, digits and . _ - beginning with a letter or digit",
+			     COHOST_VOLUME_NAME_MAX);
+}
+
+/* The module is there, and no volume of this name is started. */
+static int check_free(const char *name, struct ch_error *e)
+{
+	char device[CH_DM_NAME_SIZE];
+	struct ch_netlink nl;
+	int found, err;
+
+	err = ch_dm_check(e);
+	if (err)
+		return err;
+	err = ch_netlink_open(&nl, e);
+	if (err)
+		return err;
+	ch_netlink_close(&nl);
+	dm_name(name, device);
+	found = ch_dm_exists(device, e);
+	if (found <= 0)
+		return found;
+	ch_error_set(e, -EEXIST, "volume '%s' is started already", name);
+	return ch_error_hint(e, "look at it with: cohostctl volume show %s", name);
+}
+
+static void pair_close(struct pair *pair)
+{
+	ch_blockdev_close(&pair->fast);
+	ch_blockdev_close(&pair->slow);
+}
+
+static int pair_open(const struct ch_volume_spec *spec, struct pair *ret_pair, struct ch_error *e)
+{
+	struct pair pair = {.fast.fd = -1, .slow.fd = -1};
+	int err;
+
+	err = ch_blockdev_open(spec->fast, &pair.fast, e);
+	if (err)
+		return err;
+	err = ch_blockdev_open(spec->slow, &pair.slow, e);
+	if (err) {
+		/* A partition of the fast device is busy because we hold the whole of it. */
+		pair_close(&pair);
+		return err;
+	}
+	if (pair.fast.dev == pair.slow.dev) {
+		pair_close(&pair);
+		ch_error_set_exit(e, -EINVAL, CH_EXIT_USAGE,
+				  "fast and slow are the same device: %s", spec->fast);
+		return ch_error_hint(e, "a volume needs two devices, the fast one for its log and the "
+					"slow one for its data");
+	}
+	*ret_pair = pair;
+	return 0;
+}
+
+/* --- the headers on the devices -------------------------------------------------- */
+
+static int read_two(const struct ch_blockdev *dev, struct block two[2], struct ch_error *e)
+{
+	int err = ch_blockdev_read(dev, CH_SB_BLOCK_A, &two[0], e);
+
+	return err ? err : ch_blockdev_read(dev, CH_SB_BLOCK_B, &two[1], e);
+}
+
+static int read_fast(const struct ch_blockdev *dev, enum ch_check *ret_check, struct ch_sb *ret_sb,
+		     struct ch_error *e)
+{
+	struct block two[2];
+	int err = read_two(dev, two, e);
+
+	if (!err)
+		*ret_check = ch_sb_pick(&two[0], &two[1], ret_sb, NULL);
+	return err;
+}
+
+static int read_slow(const struct ch_blockdev *dev, enum ch_check *ret_check,
+		     struct ch_slow *ret_slow, struct ch_error *e)
+{
+	struct block two[2];
+	int err = read_two(dev, two, e);
+
+	if (!err)
+		*ret_check = ch_slow_pick(&two[0], &two[1], ret_slow);
+	return err;
+}
+
+/* Zeroes over the headers: no volume is on the device any more. */
+static int unformat(const struct ch_blockdev *dev, struct ch_error *e)
+{
+	const struct block zeroes = {0};
+	int err;
+
+	err = ch_blockdev_write(dev, CH_SB_BLOCK_A, &zeroes, e);
+	if (!err)
+		err = ch_blockdev_write(dev, CH_SB_BLOCK_B, &zeroes, e);
+	return err ? err : ch_blockdev_flush(dev, e);
+}
+
+static int format_fast(const struct ch_blockdev *dev, const struct ch_sb *sb, struct ch_error *e)
+{
+	uint64_t count = ch_format_fast_blocks(sb);
+	struct block block;
+	u64 place;
+
+	for (uint64_t n = 0; n < count; n++) {
+		int err;
+
+		ch_format_fast(sb, n, &block, &place);
+		err = ch_blockdev_write(dev, place, &block, e);
+		if (err)
+			return err;
+	}
+	return ch_blockdev_flush(dev, e);
+}
+
+static int format_slow(const struct ch_blockdev *dev, const struct ch_sb *sb, struct ch_error *e)
+{
+	uint64_t count = ch_format_slow_blocks(sb);
+	struct block block;
+	u64 place;
+
+	for (uint64_t n = 0; n < count; n++) {
+		int err;
+
+		ch_format_slow(sb, n, &block, &place);
+		err = ch_blockdev_write(dev, place, &block, e);
+		if (err)
+			return err;
+	}
+	return ch_blockdev_flush(dev, e);
+}
+
+/* --- create ------------------------------------------------------------------------ */
+
+static int fail_held(const char *path, const char *what, struct ch_error *e)
+{
+	ch_error_set(e, -EEXIST, "device %s already holds %s", path, what);
+	return ch_error_hint(e, "if all of that may be lost, run it again with -y");
+}
+
+/* Nothing of value is on it, as far as can be seen. */
+static int check_empty(const struct ch_blockdev *dev, struct ch_error *e)
+{
+	struct ch_slow slow;
+	struct ch_sb sb;
+	enum ch_check fast_check, slow_check;
+	char what[256];
+	int err;
+
+	err = read_fast(dev, &fast_check, &sb, e);
+	if (!err)
+		err = read_slow(dev, &slow_check, &slow, e);
+	if (err)
+		return err;
+	if (fast_check != CH_CHECK_ABSENT || slow_check != CH_CHECK_ABSENT) {
+		const char *name = fast_check == CH_CHECK_OK ? sb.name :
+				   slow_check == CH_CHECK_OK ? slow.name : NULL;
+
+		(void)snprintf(what, sizeof(what), name ? "cohost volume '%s'" : "a damaged cohost volume%s",
+			       name ? name : "");
+		return fail_held(dev->path, what, e);
+	}
+	err = ch_blockdev_signature(dev, what, sizeof(what), e);
+	if (err == 1)
+		return fail_held(dev->path, what, e);
+	return err;
+}
+
+static int check_geometry(const struct pair *pair, struct ch_geometry *ret_geo, struct ch_error *e)
+{
+	const char *why = "the devices do not fit";
+	int err;
+
+	err = ch_geometry_init(ret_geo, pair->fast.size_bytes, pair->slow.size_bytes, &why);
+	if (!err)
+		return 0;
+	ch_error_set(e, err, "%s (%s has %" PRIu64 " MiB, %s has %" PRIu64 " MiB)", why,
+		     pair->fast.path, pair->fast.size_bytes >> 20, pair->slow.path,
+		     pair->slow.size_bytes >> 20);
+	return ch_error_hint(e, "the fast device needs at least %llu MiB, the slow one %llu MiB",
+			     CH_FAST_BYTES_MIN >> 20, CH_SLOW_BYTES_MIN >> 20);
+}
+
+static int make_sb(const char *name, const struct ch_geometry *geo, struct ch_sb *ret_sb,
+		   struct ch_error *e)
+{
+	uint8_t uuid[COHOST_UUID_LEN];
+	uint64_t salt;
+
+	if (getrandom(uuid, sizeof(uuid), 0) != sizeof(uuid) ||
+	    getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
+		return ch_error_set(e, -EIO, "the kernel gives no random numbers");
+	uuid[6] = (uuid[6] & 0x0f) | 0x40; /* RFC 4122, version 4 */
+	uuid[8] = (uuid[8] & 0x3f) | 0x80;
+	ch_format_sb(ret_sb, geo, uuid, salt, name);
+	return 0;
+}
+
+/* Loads the table. The devices must have been let go of. */
+static int load_table(const struct pair *pair, const struct ch_sb *sb, struct ch_error *e)
+{
+	char name[CH_DM_NAME_SIZE], uuid[64], params[128];
+	const struct ch_dm_table table = {
+		.name = name,
+		.uuid = uuid,
+		.target = "cohost",
+		.params = params,
+		.sectors = sb->geo.volume_blocks * CH_SECTORS_PER_BLOCK,
+	};
+	const u8 *u = sb->uuid;
+
+	dm_name(sb->name, name);
+	(void)snprintf(uuid, sizeof(uuid),
+		       "COHOST-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
+		       u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12],
+		       u[13], u[14], u[15]);
+	(void)snprintf(params, sizeof(params), "%u:%u %u:%u", major(pair->fast.dev),
+		       minor(pair->fast.dev), major(pair->slow.dev), minor(pair->slow.dev));
+	return ch_dm_create(&table, e);
+}
+
+/* After a failure: the error that counts is the first one. */
+static void undo_format(const struct ch_volume_spec *spec)
+{
+	struct pair pair;
+
+	if (pair_open(spec, &pair, NULL))
+		return;
+	(void)unformat(&pair.fast, NULL);
+	(void)unformat(&pair.slow, NULL);
+	pair_close(&pair);
+}
+
+static int format(const struct ch_volume_spec *spec, const struct pair *pair, const struct ch_sb *sb,
+		  struct ch_error *e)
+{
+	int err = 0;
+
+	if (spec->overwrite) {
+		err = ch_blockdev_wipe(&pair->fast, e);
+		if (!err)
+			err = ch_blockdev_wipe(&pair->slow, e);
+	}
+	/* The slow device first: a fast one with headers is what makes a volume. */
+	if (!err)
+		err = format_slow(&pair->slow, sb, e);
+	return err ? err : format_fast(&pair->fast, sb, e);
+}
+
+int ch_volume_create(const struct ch_volume_spec *spec, uint64_t *ret_size_bytes,
+		     struct ch_error *e)
+{
+	struct ch_geometry geo;
+	struct pair pair;
+	struct ch_sb sb;
+	int err;
+
+	err = check_name(spec->name, e);
+	if (!err)
+		err = check_free(spec->name, e);
+	if (!err)
+		err = pair_open(spec, &pair, e);
+	if (err)
+		return err;
+	err = check_geometry(&pair, &geo, e);
+	if (!err && !spec->overwrite)
+		err = check_empty(&pair.fast, e);
+	if (!err && !spec->overwrite)
+		err = check_empty(&pair.slow, e);
+	if (!err)
+		err = make_sb(spec->name, &geo, &sb, e);
+	if (err || spec->dry_run) {
+		pair_close(&pair);
+		goto out;
+	}
+	err = format(spec, &pair, &sb, e);
+	pair_close(&pair);
+	if (!err)
+		err = load_table(&pair, &sb, e);
+	if (err)
+		undo_format(spec);
+out:
+	if (!err && ret_size_bytes)
+		*ret_size_bytes = geo.volume_blocks * CH_BLOCK_SIZE;
+	return err;
+}
+
+/* --- start, stop, delete --------------------------------------------------------------- */
+
+static int fail_check(const char *path, const char *which, enum ch_check check, struct ch_error *e)
+{
+	ch_error_set(e, check == CH_CHECK_ABSENT ? -ENOENT : -EUCLEAN, "%s is not the %s device of a volume: %s",
+		     path, which, ch_check_text(check));
+	return ch_error_hint(e, check == CH_CHECK_ABSENT ?
+				     "check that fast and slow are not swapped; a new volume is made "
+				     "with: cohostctl volume create" :
+				     "a newer cohost may know it; nothing was changed");
+}
+
+/* Both devices belong to one volume, and it has this name. */
+static int pair_check(const struct pair *pair, const char *name, struct ch_sb *ret_sb,
+		      struct ch_error *e)
+{
+	enum ch_check fast_check, slow_check;
+	struct ch_slow slow;
+	int err;
+
+	err = read_fast(&pair->fast, &fast_check, ret_sb, e);
+	if (!err)
+		err = read_slow(&pair->slow, &slow_check, &slow, e);
+	if (err)
+		return err;
+	if (fast_check != CH_CHECK_OK)
+		return fail_check(pair->fast.path, "fast", fast_check, e);
+	if (slow_check != CH_CHECK_OK)
+		return fail_check(pair->slow.path, "slow", slow_check, e);
+	if (memcmp(ret_sb->uuid, slow.uuid, sizeof(slow.uuid))) {
+		ch_error_set(e, -EINVAL, "%s belongs to volume '%s' and %s to another one, '%s'",
+			     pair->fast.path, ret_sb->name, pair->slow.path, slow.name);
+		return ch_error_hint(e, "each volume has its own pair; find the right ones with: lsblk -p");
+	}
+	if (strcmp(ret_sb->name, name)) {
+		ch_error_set(e, -EINVAL, "these devices hold volume '%s', not '%s'", ret_sb->name, name);
+		return ch_error_hint(e, "start it with: cohostctl volume start %s fast %s slow %s",
+				     ret_sb->name, pair->fast.path, pair->slow.path);
+	}
+	return 0;
+}
+
+int ch_volume_start(const struct ch_volume_spec *spec, struct ch_error *e)
+{
+	struct pair pair;
+	struct ch_sb sb;
+	int err;
+
+	err = check_name(spec->name, e);
+	if (!err)
+		err = check_free(spec->name, e);
+	if (!err)
+		err = pair_open(spec, &pair, e);
+	if (err)
+		return err;
+	err = pair_check(&pair, spec->name, &sb, e);
+	pair_close(&pair);
+	return err ? err : load_table(&pair, &sb, e);
+}
+
+int ch_volume_stop(const char *name, struct ch_error *e)
+{
+	char device[CH_DM_NAME_SIZE];
+	int err;
+
+	err = check_name(name, e);
+	if (!err)
+		err = ch_dm_check(e);
+	if (err)
+		return err;
+	dm_name(name, device);
+	err = ch_dm_remove(device, e);
+	if (err == -ENOENT) {
+		ch_error_set(e, err, "no volume '%s' is started", name);
+		return ch_error_hint(e, "list the started ones with: cohostctl volume list");
+	}
+	if (err == -EBUSY) {
+		ch_error_set(e, err, "volume '%s' is in use", name);
+		return ch_error_hint(e, "unmount it and end what reads it; see who does with: "
+					"lsblk /dev/mapper/%s; fuser -vm /dev/mapper/%s", device, device);
+	}
+	return err;
+}
+
+/* Where the devices of a started volume are. */
+static void device_path(const char *major_minor, char buf[static CH_VOLUME_PATH_SIZE])
+{
+	(void)snprintf(buf, CH_VOLUME_PATH_SIZE, "/dev/block/%s", major_minor);
+}
+
+int ch_volume_delete(const struct ch_volume_spec *spec, struct ch_error *e)
+{
+	char fast[CH_VOLUME_PATH_SIZE], slow[CH_VOLUME_PATH_SIZE];
+	struct ch_volume_spec found = *spec;
+	struct ch_volume volume;
+	struct ch_error ignored = {0};
+	struct pair pair;
+	struct ch_sb sb;
+	int err;
+
+	err = check_name(spec->name, e);
+	if (err)
+		return err;
+	if (!ch_volume_show(spec->name, &volume, &ignored)) {
+		device_path(volume.fast_device, fast);
+		device_path(volume.slow_device, slow);
+		found.fast = fast;
+		found.slow = slow;
+		err = ch_volume_stop(spec->name, e);
+		if (err)
+			return err;
+	} else if (!spec->fast || !spec->slow) {
+		ch_error_set(e, -ENOENT, "no volume '%s' is started", spec->name);
+		return ch_error_hint(e, "of a stopped one name the devices: cohostctl volume delete %s "
+					"fast DEV slow DEV", spec->name);
+	}
+	err = pair_open(&found, &pair, e);
+	if (err)
+		return err;
+	err = pair_check(&pair, spec->name, &sb, e);
+	if (!err)
+		err = unformat(&pair.fast, e);
+	if (!err)
+		err = unformat(&pair.slow, e);
+	pair_close(&pair);
+	return err;
+}
