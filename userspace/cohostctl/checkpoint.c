@@ -1,0 +1,175 @@
+// SPDX-License-Identifier: MIT
+/*
+ * cohostctl checkpoint: make one in the cloud, list them, verify one. The work is the
+ * sync worker's; this is its face.
+ */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cohostctl/admin.h"
+#include "cohostctl/cmd.h"
+#include "cohostctl/value.h"
+#include "lib/json.h"
+
+/* For the supervisor, which opens the file itself, from another directory. */
+static int set_path(struct ch_cmd *cmd, json_t *args, const char *member, const char *path)
+{
+	char *absolute;
+
+	if (!path)
+		return 0;
+	absolute = realpath(path, NULL);
+	if (!absolute)
+		return ch_cmd_fail(cmd, CH_EXIT_NOT_FOUND, NULL, "cannot find %s", path);
+	json_object_set_new(args, member, json_string(absolute));
+	free(absolute);
+	return 0;
+}
+
+static int run_create(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd), *remote = ch_cmd_str(cmd, "remote", NULL);
+	json_t *args = json_pack("{s:s,s:s,s:b}", "kind", "checkpoint", "volume", name, "full",
+				 ch_cmd_bool(cmd, "full", false));
+	char what[96], up[CH_VALUE_TEXT_MAX], changed[CH_VALUE_TEXT_MAX], took[CH_VALUE_TEXT_MAX];
+	const char *id;
+	json_t *r;
+	int err;
+
+	if (remote)
+		json_object_set_new(args, "remote", json_string(remote));
+	err = set_path(cmd, args, "target_dev", ch_cmd_str(cmd, "device", NULL));
+	if (!err)
+		err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
+	if (err) {
+		json_decref(args);
+		return err;
+	}
+	snprintf(what, sizeof(what), "checkpoint of %s", name);
+	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, &r);
+	if (err)
+		return err;
+	id = ch_json_str(r, "checkpoint");
+	ch_value_duration_text(ch_json_u64(r, "elapsed_ms", 0), took);
+	if (ch_json_bool(r, "unchanged", false))
+		return ch_cmd_done(cmd, r, "nothing changed since checkpoint %s of %s (%s)", id ? id : "?",
+				   name, took);
+	return ch_cmd_done(cmd, r, "checkpoint %s of %s: %s changed, %s uploaded in %s", id ? id : "?", name,
+			   ch_value_size_text(ch_json_u64(r, "changed_bytes", 0), changed),
+			   ch_value_size_text(ch_json_u64(r, "uploaded_bytes", 0), up), took);
+}
+
+/* "2026-11-23 13:45:07" of each row, beside the number. */
+static void add_times(json_t *rows)
+{
+	char text[32];
+	struct tm tm;
+	time_t t;
+	size_t i;
+	json_t *row;
+
+	json_array_foreach(rows, i, row)
+	{
+		t = (time_t)ch_json_u64(row, "time_s", 0);
+		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
+		json_object_set_new(row, "time", json_string(text));
+	}
+}
+
+static int run_list(struct ch_cmd *cmd)
+{
+	static const struct ch_column columns[] = {
+		{"CHECKPOINT", "checkpoint", CH_SHOW_TEXT}, {"TIME", "time", CH_SHOW_TEXT},
+		{"SIZE", "size_bytes", CH_SHOW_SIZE},	    {"CHANGED", "changed_bytes", CH_SHOW_SIZE},
+		{"STORED", "stored_bytes", CH_SHOW_SIZE},   {"FULL MAP", "full_map", CH_SHOW_BOOL},
+		{NULL, NULL, CH_SHOW_TEXT},
+	};
+	const char *remote = ch_cmd_str(cmd, "remote", NULL);
+	json_t *args = json_pack("{s:s}", "volume", ch_cmd_name(cmd)), *r, *rows;
+	int err;
+
+	if (remote)
+		json_object_set_new(args, "remote", json_string(remote));
+	err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
+	if (err) {
+		json_decref(args);
+		return err;
+	}
+	err = ch_admin_call(cmd, "sync", "checkpoint.list", args, &r);
+	if (err)
+		return err;
+	rows = json_incref(ch_json_array(r, "checkpoints"));
+	json_decref(r);
+	add_times(rows);
+	return ch_cmd_rows(cmd, "checkpoints", rows, columns);
+}
+
+static int run_verify(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd), *remote = ch_cmd_str(cmd, "remote", NULL);
+	const char *id = ch_cmd_str(cmd, "checkpoint", NULL);
+	json_t *args = json_pack("{s:s,s:s}", "kind", "verify", "volume", name), *r;
+	char what[96], data[CH_VALUE_TEXT_MAX], took[CH_VALUE_TEXT_MAX];
+	int err;
+
+	if (remote)
+		json_object_set_new(args, "remote", json_string(remote));
+	if (id)
+		json_object_set_new(args, "checkpoint", json_string(id));
+	err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
+	if (err) {
+		json_decref(args);
+		return err;
+	}
+	snprintf(what, sizeof(what), "verification of %s", name);
+	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, &r);
+	if (err)
+		return err;
+	id = ch_json_str(r, "checkpoint");
+	return ch_cmd_done(cmd, r, "checkpoint %s of %s is whole: %s fetched, opened and verified in %s",
+			   id ? id : "?", name,
+			   ch_value_size_text(ch_json_u64(r, "data_bytes", 0), data),
+			   ch_value_duration_text(ch_json_u64(r, "elapsed_ms", 0), took));
+}
+
+static const struct ch_ctl_key create_keys[] = {
+	{"remote", CH_KEY_STRING, false, NULL, "REMOTE", "where to (default: the volume's remote)"},
+	{"full", CH_KEY_BOOL, false, NULL, NULL, "read and compare everything, not only what changed"},
+	{"device", CH_KEY_PATH, false, NULL, "DEV", "block device or image to read, where there is no module"},
+	{"key", CH_KEY_PATH, false, NULL, "FILE", "key file (default: the volume's)"},
+	{NULL, 0, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_key list_keys[] = {
+	{"remote", CH_KEY_STRING, false, NULL, "REMOTE", "where (default: the volume's remote)"},
+	{"key", CH_KEY_PATH, false, NULL, "FILE", "key file (default: the volume's)"},
+	{NULL, 0, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_key verify_keys[] = {
+	{"checkpoint", CH_KEY_STRING, false, NULL, "ID", "which one (default: the latest)"},
+	{"remote", CH_KEY_STRING, false, NULL, "REMOTE", "where (default: the volume's remote)"},
+	{"key", CH_KEY_PATH, false, NULL, "FILE", "key file (default: the volume's)"},
+	{NULL, 0, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_verb verbs[] = {
+	{"create", CH_NAME_REQUIRED, "VOLUME", CH_VERB_CHANGES | CH_VERB_STREAMS, create_keys,
+	 "seal what changed and upload it as a checkpoint",
+	 "The first checkpoint of a volume uploads everything and makes its keys; later ones upload "
+	 "what changed since. The commit that makes it a checkpoint is written after all of its data "
+	 "is in the bucket; an upload that was broken off goes on where it was.",
+	 run_create},
+	{"list", CH_NAME_REQUIRED, "VOLUME", 0, list_keys, "the newest 100 checkpoints in a bucket", NULL,
+	 run_list},
+	{"verify", CH_NAME_REQUIRED, "VOLUME", CH_VERB_STREAMS, verify_keys,
+	 "fetch a checkpoint and verify every frame, writing nothing", NULL, run_verify},
+	{NULL, 0, NULL, 0, NULL, NULL, NULL, NULL},
+};
+
+extern const struct ch_ctl_object ch_ctl_checkpoint;
+const struct ch_ctl_object ch_ctl_checkpoint = {"checkpoint", "states of a volume kept in the cloud",
+						verbs};

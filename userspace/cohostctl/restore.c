@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+/*
+ * cohostctl restore: a volume back from a bucket, onto an empty appliance or over what
+ * is there, with the time taken against the 5-minute objective.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cohostctl/admin.h"
+#include "cohostctl/cmd.h"
+#include "cohostctl/value.h"
+#include "lib/json.h"
+
+#define BUDGET_MS 300000u
+
+static int set_path(struct ch_cmd *cmd, json_t *args, const char *member, const char *path)
+{
+	char *absolute;
+
+	if (!path)
+		return 0;
+	absolute = realpath(path, NULL);
+	if (!absolute)
+		return ch_cmd_fail(cmd, CH_EXIT_NOT_FOUND, NULL, "cannot find %s", path);
+	json_object_set_new(args, member, json_string(absolute));
+	free(absolute);
+	return 0;
+}
+
+static int run_run(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd), *id = ch_cmd_str(cmd, "checkpoint", NULL);
+	json_t *args = json_pack("{s:s,s:s,s:s}", "kind", "restore", "volume", name, "remote",
+				 ch_cmd_str(cmd, "from", "")),
+	       *r;
+	char what[96], size[CH_VALUE_TEXT_MAX], data[CH_VALUE_TEXT_MAX], took[CH_VALUE_TEXT_MAX],
+		budget[CH_VALUE_TEXT_MAX];
+	uint64_t ms;
+	int err;
+
+	if (id)
+		json_object_set_new(args, "checkpoint", json_string(id));
+	err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
+	if (!err)
+		err = set_path(cmd, args, "target_dev", ch_cmd_str(cmd, "onto", NULL));
+	if (err) {
+		json_decref(args);
+		return err;
+	}
+	snprintf(what, sizeof(what), "restore of %s", name);
+	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, &r);
+	if (err)
+		return err;
+	ms = ch_json_u64(r, "elapsed_ms", 0);
+	json_object_set_new(r, "budget_ms", json_integer(BUDGET_MS));
+	json_object_set_new(r, "in_budget", json_boolean(ms <= BUDGET_MS));
+	id = ch_json_str(r, "checkpoint");
+	ch_value_size_text(ch_json_u64(r, "size_bytes", 0), size);
+	ch_value_size_text(ch_json_u64(r, "data_bytes", 0), data);
+	ch_value_duration_text(ms, took);
+	ch_value_duration_text(BUDGET_MS, budget);
+	return ch_cmd_done(cmd, r,
+			   "%s restored from checkpoint %s: %s, %s of it data, every frame verified, in %s (%s the budget of %s)",
+			   name, id ? id : "?", size, data, took,
+			   ms <= BUDGET_MS ? "within" : "BEYOND", budget);
+}
+
+static const struct ch_ctl_key run_keys[] = {
+	{"from", CH_KEY_STRING, true, NULL, "REMOTE", "the remote that holds the checkpoint"},
+	{"checkpoint", CH_KEY_STRING, false, NULL, "ID", "which one (default: the latest)"},
+	{"key", CH_KEY_PATH, false, NULL, "FILE", "key file (default: the volume's)"},
+	{"onto", CH_KEY_PATH, false, NULL, "DEV", "block device or image to write (default: the volume NAME)"},
+	{NULL, 0, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_verb verbs[] = {
+	{"run", CH_NAME_REQUIRED, "VOLUME", CH_VERB_CHANGES | CH_VERB_STREAMS, run_keys,
+	 "write a checkpoint onto a volume",
+	 "The volume must exist, be at least as large as the checkpoint, and not be mounted: all that "
+	 "is on it is replaced. Every frame is verified before a byte of it is written.",
+	 run_run},
+	{NULL, 0, NULL, 0, NULL, NULL, NULL, NULL},
+};
+
+extern const struct ch_ctl_object ch_ctl_restore;
+const struct ch_ctl_object ch_ctl_restore = {"restore", "bring a volume back from the cloud", verbs};
