@@ -1,0 +1,252 @@
+// SPDX-License-Identifier: MIT
+/*
+ * cohostctl volume: the NAS volumes of this machine. Works without the daemon, on the
+ * kernel module (lib/volume.h) alone.
+ */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdlib.h>
+
+#include "cohostctl/cmd.h"
+#include "cohostctl/progress.h"
+#include "cohostctl/value.h"
+#include "lib/volume.h"
+#include "lib/volume_json.h"
+
+static const struct ch_column list_columns[] = {
+	{"NAME", "name", CH_SHOW_TEXT},		 {"STATE", "state", CH_SHOW_TEXT},
+	{"MODE", "mode", CH_SHOW_TEXT},		 {"SIZE", "size_bytes", CH_SHOW_SIZE},
+	{"DIRTY", "dirty_bytes", CH_SHOW_SIZE},	 {"LOG-USED", "log_bytes_used", CH_SHOW_SIZE},
+	{"LOG", "log_bytes_total", CH_SHOW_SIZE}, {"EPOCH", "epoch", CH_SHOW_NUMBER},
+	{"SYNCED", "base_epoch", CH_SHOW_NUMBER}, {"DEVICE", "device", CH_SHOW_TEXT},
+	{NULL, NULL, CH_SHOW_TEXT},
+};
+
+static const struct ch_column show_columns[] = {
+	{"name", "name", CH_SHOW_TEXT},
+	{"uuid", "uuid", CH_SHOW_TEXT},
+	{"device", "device", CH_SHOW_TEXT},
+	{"fast device", "fast_device", CH_SHOW_TEXT},
+	{"slow device", "slow_device", CH_SHOW_TEXT},
+	{"state", "state", CH_SHOW_TEXT},
+	{"mode", "mode", CH_SHOW_TEXT},
+	{"slow device fails", "slow_error", CH_SHOW_BOOL},
+	{"size", "size_bytes", CH_SHOW_SIZE},
+	{"dirty", "dirty_bytes", CH_SHOW_SIZE},
+	{"log used", "log_bytes_used", CH_SHOW_SIZE},
+	{"log", "log_bytes_total", CH_SHOW_SIZE},
+	{"memory", "memory_bytes", CH_SHOW_SIZE},
+	{"epoch", "epoch", CH_SHOW_NUMBER},
+	{"synced epoch", "base_epoch", CH_SHOW_NUMBER},
+	{"checkpoints", "checkpoints", CH_SHOW_NUMBER},
+	{"record", "seq", CH_SHOW_NUMBER},
+	{"durable record", "durable_seq", CH_SHOW_NUMBER},
+	{"flush", "flush_state", CH_SHOW_TEXT},
+	{"flush left", "flush_left_bytes", CH_SHOW_SIZE},
+	{"reads", "counters.reads", CH_SHOW_NUMBER},
+	{"reads from log", "counters.read_hits", CH_SHOW_NUMBER},
+	{"read", "counters.read_bytes", CH_SHOW_SIZE},
+	{"writes", "counters.writes", CH_SHOW_NUMBER},
+	{"written", "counters.write_bytes", CH_SHOW_SIZE},
+	{"flushes asked", "counters.flushes", CH_SHOW_NUMBER},
+	{"fast flushes", "counters.fast_flushes", CH_SHOW_NUMBER},
+	{"slow flushes", "counters.slow_flushes", CH_SHOW_NUMBER},
+	{"commits", "counters.commits", CH_SHOW_NUMBER},
+	{"written to log", "counters.log_bytes", CH_SHOW_SIZE},
+	{"destaged", "counters.destaged_bytes", CH_SHOW_SIZE},
+	{"throttled", "counters.throttled", CH_SHOW_NUMBER},
+	{"checksum errors", "counters.crc_errors", CH_SHOW_NUMBER},
+	{"device errors", "counters.io_errors", CH_SHOW_NUMBER},
+	{NULL, NULL, CH_SHOW_TEXT},
+};
+
+static int run_list(struct ch_cmd *cmd)
+{
+	struct ch_volume *volumes = NULL, one;
+	size_t count = 0;
+	json_t *rows;
+
+	if (ch_cmd_name(cmd)) {
+		if (ch_volume_show(ch_cmd_name(cmd), &one, &cmd->error))
+			return ch_cmd_failed(cmd);
+		rows = json_array();
+		(void)json_array_append_new(rows, ch_volume_json(&one));
+		return ch_cmd_rows(cmd, "volumes", rows, list_columns);
+	}
+	if (ch_volume_list(&volumes, &count, &cmd->error))
+		return ch_cmd_failed(cmd);
+	if (!count && !cmd->req.repeat)
+		ch_cmd_note(cmd, "no volume is started; make one with: cohostctl volume create NAME "
+				 "fast DEV slow DEV");
+	rows = json_array();
+	for (size_t i = 0; i < count; i++)
+		(void)json_array_append_new(rows, ch_volume_json(&volumes[i]));
+	free(volumes);
+	return ch_cmd_rows(cmd, "volumes", rows, list_columns);
+}
+
+static int run_show(struct ch_cmd *cmd)
+{
+	struct ch_volume volume;
+
+	if (ch_volume_show(ch_cmd_name(cmd), &volume, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_facts(cmd, "volume", ch_volume_json(&volume), show_columns);
+}
+
+static struct ch_volume_spec spec_of(const struct ch_cmd *cmd)
+{
+	return (struct ch_volume_spec){
+		.name = ch_cmd_name(cmd),
+		.fast = ch_cmd_str(cmd, "fast", NULL),
+		.slow = ch_cmd_str(cmd, "slow", NULL),
+		.overwrite = cmd->req.yes,
+		.dry_run = cmd->req.dry_run,
+	};
+}
+
+/* What was made, also with -j, as it is now. */
+static json_t *volume_body(const char *name)
+{
+	struct ch_volume volume;
+
+	if (ch_volume_show(name, &volume, NULL))
+		return NULL;
+	return json_pack("{s:o}", "volume", ch_volume_json(&volume));
+}
+
+static int run_create(struct ch_cmd *cmd)
+{
+	const struct ch_volume_spec spec = spec_of(cmd);
+	char path[CH_VOLUME_PATH_SIZE], size[CH_VALUE_TEXT_MAX];
+	uint64_t size_bytes = 0;
+
+	if (ch_volume_create(&spec, &size_bytes, &cmd->error))
+		return ch_cmd_failed(cmd);
+	ch_value_size_text(size_bytes, size);
+	ch_volume_path(spec.name, path);
+	if (spec.dry_run)
+		return ch_cmd_done(cmd,
+				   json_pack("{s:b, s:s, s:I}", "would_create", 1, "device", path,
+					     "size_bytes", (json_int_t)size_bytes),
+				   "would create volume '%s' of %s at %s", spec.name, size, path);
+	return ch_cmd_done(cmd, volume_body(spec.name), "created volume '%s': %s at %s", spec.name,
+			   size, path);
+}
+
+static int run_start(struct ch_cmd *cmd)
+{
+	const struct ch_volume_spec spec = spec_of(cmd);
+	char path[CH_VOLUME_PATH_SIZE];
+
+	if (ch_volume_start(&spec, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, volume_body(spec.name), "started volume '%s' at %s", spec.name,
+			   ch_volume_path(spec.name, path));
+}
+
+static int run_stop(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd);
+
+	if (ch_volume_stop(name, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, NULL, "stopped volume '%s'", name);
+}
+
+static int run_delete(struct ch_cmd *cmd)
+{
+	const struct ch_volume_spec spec = spec_of(cmd);
+
+	if (!cmd->req.yes)
+		return ch_cmd_fail(cmd, CH_EXIT_USAGE, "if that is meant, run it again with -y",
+				   "deleting volume '%s' loses all that is on it", spec.name);
+	if (ch_volume_delete(&spec, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, NULL, "deleted volume '%s'", spec.name);
+}
+
+static int run_set(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd), *mode_name = ch_cmd_str(cmd, "mode", "");
+	enum cohost_mode mode = COHOST_MODE_WRITE_BACK;
+
+	/* The grammar let through only words of the list. */
+	(void)ch_volume_mode_parse(mode_name, &mode);
+	if (ch_volume_set_mode(name, mode, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, volume_body(name), "volume '%s': mode %s", name, mode_name);
+}
+
+static bool show_progress(void *arg, const struct ch_volume *volume)
+{
+	uint64_t total = volume->flush_total_bytes, left = volume->flush_left_bytes;
+
+	if (left > total)
+		left = total;
+	ch_progress_set(arg, total - left, total, NULL);
+	return !ch_interrupted();
+}
+
+static int run_flush(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd);
+	struct ch_progress progress;
+	int err;
+
+	ch_interrupt_catch();
+	ch_progress_init(&progress, cmd, "flush");
+	err = ch_volume_flush(name, show_progress, &progress, &cmd->error);
+	ch_progress_end(&progress);
+	if (err == -EINTR)
+		return ch_interrupt_fail(cmd, "the flush goes on; watch it with: cohostctl volume list 1");
+	if (err)
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, volume_body(name), "flushed volume '%s'", name);
+}
+
+static const struct ch_ctl_key pair_keys[] = {
+	{"fast", CH_KEY_PATH, true, NULL, "DEV", "block device for the log: SSD or NVMe"},
+	{"slow", CH_KEY_PATH, true, NULL, "DEV", "block device for the data: disk, RAID, iSCSI"},
+	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_key delete_keys[] = {
+	{"fast", CH_KEY_PATH, false, NULL, "DEV", "its fast device, where it is not started"},
+	{"slow", CH_KEY_PATH, false, NULL, "DEV", "its slow device, where it is not started"},
+	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_key set_keys[] = {
+	{"mode", CH_KEY_CHOICE, true, "write-back|write-through|drain", NULL,
+	 "when a write is done, and when the log is emptied"},
+	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_verb verbs[] = {
+	{"list", CH_NAME_OPTIONAL, NULL, CH_VERB_REPEATS, NULL, "the started volumes", NULL, run_list},
+	{"show", CH_NAME_REQUIRED, NULL, CH_VERB_REPEATS, NULL, "all about one volume", NULL, run_show},
+	{"create", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT, pair_keys,
+	 "make a volume of two devices and start it",
+	 "Devices that hold something already are refused unless -y says that it may be lost.",
+	 run_create},
+	{"start", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, pair_keys,
+	 "start a volume that exists, after a reboot or a stop", NULL, run_start},
+	{"stop", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, NULL,
+	 "stop a volume that nobody uses; nothing is lost", NULL, run_stop},
+	{"flush", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT | CH_VERB_STREAMS, NULL,
+	 "bring all that is written to the slow device",
+	 "Ends under continuing writes: what counts is what is written when it begins.", run_flush},
+	{"set", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, set_keys,
+	 "change a setting of a started volume", NULL, run_set},
+	{"delete", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, delete_keys,
+	 "stop a volume and take it off its devices; needs -y", NULL, run_delete},
+	{NULL, CH_NAME_NONE, NULL, 0, NULL, NULL, NULL, NULL},
+};
+
+extern const struct ch_ctl_object ch_ctl_volume;
+const struct ch_ctl_object ch_ctl_volume = {
+	.name = "volume",
+	.help = "NAS volumes: a fast log in front of a slow device",
+	.verbs = verbs,
+};
