@@ -3,6 +3,7 @@
  * The map of cohost.ko: what is set up in which order, and taken down in reverse.
  *
  *   netlink   the family that userspace talks to, and events
+ *   target    device-mapper's "cohost" and "cohost-view"
  *
  * Nothing is done at load time beyond that: a volume comes to life when device-mapper
  * loads a table for it, and holds a reference to the module for as long as it lives.
@@ -13,14 +14,29 @@
 #include "kmod/compat.h"
 #include "kmod/event.h"
 #include "kmod/netlink.h"
+#include "kmod/volume.h"
 
 static int __init cohost_init(void)
 {
-	return ch_netlink_init();
+	int r;
+
+	r = ch_netlink_init();
+	if (r)
+		return r;
+	r = ch_target_init();
+	if (r)
+		goto netlink;
+	return 0;
+
+netlink:
+	ch_event_exit();
+	ch_netlink_exit();
+	return r;
 }
 
 static void __exit cohost_exit(void)
 {
+	ch_target_exit();
 	ch_event_exit();
 	ch_netlink_exit();
 }
