@@ -98,7 +98,7 @@ static int fail_connect(struct client *c, int err)
 	return ch_cmd_fail(c->cmd, CH_EXIT_UNREACHABLE,
 			   "start it (cohostd -c /etc/cohost/cohost.yaml), or see what stopped it; "
 			   "'cohostctl doctor' looks for the cause",
-			   "the daemon is not running: %s: %s", ch_admin_path(), strerror(err));
+			   "cohostd is not running (%s: %s)", ch_admin_path(), strerror(err));
 }
 
 static int fail_answer(struct client *c, const char *why)
