@@ -16,6 +16,7 @@
 #include "lib/fastpath.h"
 #include "lib/json.h"
 #include "lib/volume.h"
+#include "lib/volume_json.h"
 
 #define PIN_DIR "/sys/fs/bpf/cohost"
 
@@ -88,19 +89,8 @@ static json_t *volumes(void)
 	if (ch_volume_list(&list, &n, &e))
 		return NULL;
 	rows = json_array();
-	for (size_t i = 0; i < n; i++) {
-		const struct ch_volume *v = &list[i];
-
-		json_array_append_new(rows,
-				      json_pack("{s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:b}", "name",
-						v->name, "state", ch_volume_state_name(v->state),
-						"mode", ch_volume_mode_name(v->mode), "size_bytes",
-						(json_int_t)v->size_bytes, "dirty_bytes",
-						(json_int_t)v->dirty_bytes, "log_bytes_used",
-						(json_int_t)v->log_bytes_used, "log_bytes_total",
-						(json_int_t)v->log_bytes_total, "slow_error",
-						v->slow_error));
-	}
+	for (size_t i = 0; i < n; i++)
+		json_array_append_new(rows, ch_volume_json(&list[i]));
 	free(list);
 	return rows;
 }
