@@ -19,10 +19,12 @@ ctl=$work/cohostctl
 export COHOST_RUNDIR=$work/run
 mkdir "$COHOST_RUNDIR"
 daemon=
+loop=
 n=0
 failed=0
 
 cleanup() {
+	[ -z "$loop" ] || losetup -d "$loop"
 	[ -z "$daemon" ] || kill "$daemon" 2>/dev/null
 	rm -rf "$work"
 }
@@ -112,6 +114,20 @@ if "$ctl" volume -h >/dev/null 2>&1; then
 		refused 7 "run it again with sudo" "volume create m fast /dev/null slow /dev/null"
 		as=(env)
 	fi
+fi
+
+# --- a restore does not cost a file system by a slip --------------------------
+truncate -s 16M "$work/image"
+if [ "$(id -u)" = 0 ] && loop=$(losetup -f --show "$work/image" 2>/dev/null); then
+	mkswap "$loop" >/dev/null
+	refused 5 "if it may be lost, run it again with -y" "restore run m from r onto $loop"
+	refused 5 "$loop" "restore run m from r onto $loop"
+	refused 6 "cohostd is not running" "-y restore run m from r onto $loop"
+	"$ctl" -yn restore run m from r onto "$loop" | grep -q "would write the latest checkpoint of m onto"
+	result $? "a dry run says what it would do"
+	losetup -d "$loop"
+	loop=
+	refused 4 "/dev/nope" "restore run m from r onto /dev/nope"
 fi
 
 # --- help and version never fail, and are JSON when asked for ---------------

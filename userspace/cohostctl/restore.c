@@ -6,11 +6,14 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "cohostctl/admin.h"
 #include "cohostctl/cmd.h"
 #include "cohostctl/value.h"
+#include "lib/blockdev.h"
 #include "lib/json.h"
+#include "lib/volume.h"
 
 #define BUDGET_MS 300000u
 
@@ -28,8 +31,36 @@ static int set_path(struct ch_cmd *cmd, json_t *args, const char *member, const 
 	return 0;
 }
 
+/*
+ * A slip must not cost a file system: a target that is in use is refused, one that holds
+ * something libblkid knows needs -y. The daemon opens it again, exclusively.
+ */
+static int check_target(struct ch_cmd *cmd, const char *path)
+{
+	struct ch_blockdev dev;
+	char what[64];
+	struct stat st;
+	int found;
+
+	/* An image file is as large as it is: nothing of others is on it. */
+	if (!stat(path, &st) && S_ISREG(st.st_mode))
+		return CH_EXIT_OK;
+	if (ch_blockdev_open(path, &dev, &cmd->error))
+		return ch_cmd_failed(cmd);
+	found = ch_blockdev_signature(&dev, what, sizeof(what), &cmd->error);
+	ch_blockdev_close(&dev);
+	if (found < 0)
+		return ch_cmd_failed(cmd);
+	if (found && !cmd->req.yes)
+		return ch_cmd_fail(cmd, CH_EXIT_CONFLICT, "if it may be lost, run it again with -y",
+				   "%s holds %s", path, what);
+	return CH_EXIT_OK;
+}
+
 static int run_run(struct ch_cmd *cmd)
 {
+	char path[CH_VOLUME_PATH_SIZE];
+	const char *onto = ch_cmd_str(cmd, "onto", ch_volume_path(ch_cmd_name(cmd), path));
 	const char *name = ch_cmd_name(cmd), *id = ch_cmd_str(cmd, "checkpoint", NULL);
 	json_t *args = json_pack("{s:s,s:s,s:s}", "kind", "restore", "volume", name, "remote",
 				 ch_cmd_str(cmd, "from", "")),
@@ -37,17 +68,23 @@ static int run_run(struct ch_cmd *cmd)
 	char what[96], size[CH_VALUE_TEXT_MAX], data[CH_VALUE_TEXT_MAX], took[CH_VALUE_TEXT_MAX],
 		budget[CH_VALUE_TEXT_MAX];
 	uint64_t ms;
-	int err;
+	int err = CH_EXIT_OK;
 
 	if (id)
 		json_object_set_new(args, "checkpoint", json_string(id));
 	err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
 	if (!err)
-		err = set_path(cmd, args, "target_dev", ch_cmd_str(cmd, "onto", NULL));
+		err = check_target(cmd, onto);
+	if (!err)
+		err = set_path(cmd, args, "target_dev", onto);
 	if (err) {
 		json_decref(args);
 		return err;
 	}
+	if (cmd->req.dry_run)
+		return ch_cmd_done(cmd, json_pack("{s:o}", "would_restore", args),
+				   "would write %s of %s onto %s",
+				   id ? id : "the latest checkpoint", name, onto);
 	snprintf(what, sizeof(what), "restore of %s", name);
 	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, &r);
 	if (err)
@@ -60,28 +97,35 @@ static int run_run(struct ch_cmd *cmd)
 	ch_value_size_text(ch_json_u64(r, "data_bytes", 0), data);
 	ch_value_duration_text(ms, took);
 	ch_value_duration_text(BUDGET_MS, budget);
-	return ch_cmd_done(cmd, r,
-			   "%s restored from checkpoint %s: %s, %s of it data, every frame verified, in %s (%s the budget of %s)",
-			   name, id ? id : "?", size, data, took,
-			   ms <= BUDGET_MS ? "within" : "BEYOND", budget);
+	ch_cmd_done(cmd, r,
+		    "%s restored from checkpoint %s: %s, %s of it data, every frame verified, in "
+		    "%s (%s the budget of %s)",
+		    name, id ? id : "?", size, data, took, ms <= BUDGET_MS ? "within" : "BEYOND",
+		    budget);
+	return ms <= BUDGET_MS ? CH_EXIT_OK : CH_EXIT_DEADLINE;
 }
 
 static const struct ch_ctl_key run_keys[] = {
 	{"from", CH_KEY_STRING, true, NULL, "REMOTE", "the remote that holds the checkpoint"},
 	{"checkpoint", CH_KEY_STRING, false, NULL, "ID", "which one (default: the latest)"},
 	{"key", CH_KEY_PATH, false, NULL, "FILE", "key file (default: the volume's)"},
-	{"onto", CH_KEY_PATH, false, NULL, "DEV", "block device or image to write (default: the volume NAME)"},
+	{"onto", CH_KEY_PATH, false, NULL, "DEV",
+	 "block device or image to write (default: the volume NAME)"},
 	{NULL, 0, false, NULL, NULL, NULL},
 };
 
 static const struct ch_ctl_verb verbs[] = {
-	{"run", CH_NAME_REQUIRED, "VOLUME", CH_VERB_CHANGES | CH_VERB_STREAMS, run_keys,
+	{"run", CH_NAME_REQUIRED, "VOLUME",
+	 CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT | CH_VERB_STREAMS, run_keys,
 	 "write a checkpoint onto a volume",
-	 "The volume must exist, be at least as large as the checkpoint, and not be mounted: all that "
-	 "is on it is replaced. Every frame is verified before a byte of it is written.",
+	 "The volume must exist, be at least as large as the checkpoint, and not be mounted: all "
+	 "that "
+	 "is on it is replaced. What holds a file system already needs -y. Every frame is verified "
+	 "before a byte of it is written.",
 	 run_run},
 	{NULL, 0, NULL, 0, NULL, NULL, NULL, NULL},
 };
 
 extern const struct ch_ctl_object ch_ctl_restore;
-const struct ch_ctl_object ch_ctl_restore = {"restore", "bring a volume back from the cloud", verbs};
+const struct ch_ctl_object ch_ctl_restore = {"restore", "bring a volume back from the cloud",
+					     verbs};
