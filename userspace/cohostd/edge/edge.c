@@ -1,0 +1,196 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The edge worker's map: what is created in which order, and undone in reverse.
+ */
+#include "cohostd/edge/edge.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "cohostd/edge/conn.h"
+#include "cohostd/edge/index.h"
+#include "cohostd/edge/ingest.h"
+#include "cohostd/edge/keep.h"
+#include "cohostd/edge/promote.h"
+#include "cohostd/edge/pull.h"
+#include "cohostd/edge/report.h"
+#include "cohostd/edge/site.h"
+#include "cohostd/edge/store.h"
+#include "cohostd/ipc/worker.h"
+#include "lib/log.h"
+
+#define RING_ENTRIES 256
+#define ACCEPT_RETRY_MS 100
+
+int64_t ch_edge_time_s(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	return ts.tv_sec;
+}
+
+static void accept_start(struct ch_listener *l);
+
+static void on_accept_retry(struct ch_timer *timer)
+{
+	accept_start(ch_container_of(timer, struct ch_listener, retry));
+}
+
+static void on_accept(struct ch_op *op, int res, uint32_t flags)
+{
+	struct ch_listener *l = ch_container_of(op, struct ch_listener, op);
+
+	if (res >= 0)
+		ch_conn_create(l, res);
+	if (flags & CH_OP_MORE)
+		return;
+	if (l->edge->stopping)
+		return;
+	if (res >= 0) {
+		accept_start(l);
+		return;
+	}
+	/* out of descriptors, perhaps: the backlog keeps the clients meanwhile */
+	ch_log_warning("accept on %s: %s", l->address, strerror(-res));
+	ch_timer_after_ms(l->edge->ring, &l->retry, on_accept_retry, ACCEPT_RETRY_MS);
+}
+
+static void accept_start(struct ch_listener *l)
+{
+	ch_ring_accept(l->edge->ring, &l->op, on_accept, l->fd);
+}
+
+/* One listener per address that a site names; the supervisor has made the sockets. */
+static int listeners_create(struct ch_edge *edge, struct ch_error *e)
+{
+	for (unsigned int i = 0; i < edge->sites_count; i++) {
+		struct ch_site *site = &edge->sites[i];
+		struct ch_listener *l = NULL;
+		char name[CH_FD_NAME_MAX];
+
+		for (unsigned int k = 0; k < edge->listeners_count; k++)
+			if (!strcmp(edge->listeners[k].address, site->listen))
+				l = &edge->listeners[k];
+		if (!l) {
+			if (edge->listeners_count == CH_EDGE_LISTENERS_MAX)
+				return ch_error_set(e, -E2BIG, "more than %d listening addresses",
+						    CH_EDGE_LISTENERS_MAX);
+			l = &edge->listeners[edge->listeners_count++];
+			l->edge = edge;
+			l->address = site->listen;
+			(void)snprintf(name, sizeof(name), "listen:%s", site->listen);
+			l->fd = ch_worker_fd(edge->worker, name);
+			if (l->fd < 0)
+				return ch_error_set(e, -ENOENT, "no listening socket for %s was handed over",
+						    site->listen);
+		}
+		l->ingest |= site->ingest;
+	}
+	return 0;
+}
+
+static int store_create(struct ch_edge *edge, struct ch_error *e)
+{
+	for (unsigned int i = 0; i < edge->sites_count; i++)
+		if (!edge->sites[i].ingest)
+			return ch_store_create(edge, &edge->store, e);
+	return 0;
+}
+
+static void on_restored(struct ch_edge *edge, int fd, struct ch_kept *kept)
+{
+	for (unsigned int i = 0; i < edge->listeners_count; i++)
+		if (!strcmp(edge->listeners[i].address, kept->page->listener) &&
+		    ch_conn_resume(&edge->listeners[i], fd, kept) == 0)
+			return;
+	ch_kept_close(edge->keep, kept);
+}
+
+static void on_stop(struct ch_worker *w)
+{
+	struct ch_edge *edge = w->user;
+	struct ch_conn *c, *next;
+
+	edge->stopping = true;
+	for (unsigned int i = 0; i < edge->listeners_count; i++) {
+		ch_timer_stop(edge->ring, &edge->listeners[i].retry);
+		ch_ring_cancel(edge->ring, &edge->listeners[i].op);
+	}
+	ch_worker_draining(w);
+	for (c = edge->conns; c; c = next) {
+		next = c->next;
+		ch_conn_drain(c);
+	}
+	if (edge->conns_count == 0)
+		ch_ring_stop(edge->ring);
+}
+
+static const struct ch_verb verbs[] = {
+	{"cache.list", ch_report_cache},
+	{"upstream.list", ch_report_upstreams},
+	{"metrics", ch_report_metrics},
+	{NULL, NULL},
+};
+
+static void edge_run(struct ch_edge *edge)
+{
+	/* what a predecessor had begun comes first: its temporary files are in use */
+	ch_keep_restore(edge->keep, on_restored);
+	ch_ingest_clean(edge);
+	if (edge->store)
+		ch_store_scan(edge->store);
+	for (unsigned int i = 0; i < edge->sites_count; i++)
+		if (!edge->sites[i].ingest)
+			ch_promote_upstream(edge->promote, &edge->sites[i]);
+	for (unsigned int i = 0; i < edge->listeners_count; i++)
+		accept_start(&edge->listeners[i]);
+	ch_worker_ready(edge->worker);
+}
+
+int ch_edge_main(struct ch_worker *w)
+{
+	struct ch_edge *edge = calloc(1, sizeof(*edge));
+	struct ch_error e = {0};
+	int err;
+
+	if (!edge)
+		return 1;
+	edge->worker = w;
+	err = ch_ring_create(&edge->ring, RING_ENTRIES);
+	if (err < 0) {
+		(void)ch_error_set(&e, err, "io_uring is not available: %s", strerror(-err));
+		goto out;
+	}
+	if ((err = ch_sites_create(edge, &e)) < 0 || (err = listeners_create(edge, &e)) < 0 ||
+	    (err = store_create(edge, &e)) < 0)
+		goto out;
+	if ((err = ch_index_create(edge, &edge->index)) < 0 ||
+	    (err = ch_promote_create(edge, &edge->promote)) < 0 ||
+	    (err = ch_keep_create(edge, &edge->keep)) < 0 ||
+	    (err = ch_worker_serve(w, edge->ring, verbs, on_stop, edge)) < 0) {
+		(void)ch_error_set(&e, err, "the edge worker cannot start: %s", strerror(-err));
+		goto out;
+	}
+	edge_run(edge);
+	err = ch_ring_run(edge->ring);
+	if (err < 0)
+		(void)ch_error_set(&e, err, "the ring failed: %s", strerror(-err));
+out:
+	if (err < 0)
+		ch_log_error("edge: %s%s%s", e.message, *e.hint ? "; " : "", e.hint);
+	/* the process ends: connections, requests and memory end with it */
+	if (edge->ring) {
+		ch_pull_exit(edge);
+		ch_promote_destroy(edge->promote);
+		ch_store_destroy(edge->store);
+		ch_ring_destroy(edge->ring);
+	}
+	ch_index_destroy(edge->index);
+	ch_keep_destroy(edge->keep);
+	ch_sites_destroy(edge);
+	free(edge);
+	return err < 0;
+}

@@ -1,0 +1,379 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The bank: one datagram per parked connection in a SOCK_SEQPACKET pair, with the
+ * socket and the memfd as its descriptors. It is a queue; taking out one entry
+ * means rotating it. So closed connections are only marked in their memory and
+ * dropped by the next rotation.
+ *
+ * A rotation looks (MSG_PEEK), puts back, then takes: a worker killed at any point
+ * leaves at most a duplicate behind, told apart by its id.
+ */
+#include "cohostd/edge/keep.h"
+
+#include <errno.h>
+#include <linux/sockios.h>
+#include <linux/tcp.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "cohostd/edge/edge.h"
+#include "cohostd/ipc/worker.h"
+#include "lib/log.h"
+
+#define MAGIC	    0x3170656b6863ULL
+#define ROTATE_EACH 16 /* closed entries between two rotations */
+
+struct ch_keep {
+	struct ch_edge *edge;
+	int rx, tx;
+	unsigned int parked; /* datagrams in the queue */
+	unsigned int closed; /* of them */
+	struct ch_kept *list;
+};
+
+static void kept_free(struct ch_kept *k)
+{
+	if (k->page)
+		(void)munmap(k->page, CH_KEEP_HEAD_SIZE + CH_KEEP_BUF_SIZE);
+	if (k->memfd >= 0)
+		close(k->memfd);
+	free(k);
+}
+
+static struct ch_kept *kept_map(int memfd)
+{
+	struct ch_kept *k = calloc(1, sizeof(*k));
+	void *map;
+
+	if (!k)
+		return NULL;
+	map = mmap(NULL, CH_KEEP_HEAD_SIZE + CH_KEEP_BUF_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+		   memfd, 0);
+	if (map == MAP_FAILED) {
+		free(k);
+		return NULL;
+	}
+	k->page = map;
+	k->buf = (char *)map + CH_KEEP_HEAD_SIZE;
+	k->memfd = memfd;
+	return k;
+}
+
+static int bank_put(const struct ch_keep *keep, uint64_t id, int fd, int memfd)
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+	} control;
+	struct iovec iov = {&id, sizeof(id)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+	struct cmsghdr *cmsg;
+	int fds[2] = {fd, memfd};
+
+	memset(&control, 0, sizeof(control));
+	cmsg = CMSG_FIRSTHDR(&msg);
+	cmsg->cmsg_level = SOL_SOCKET;
+	cmsg->cmsg_type = SCM_RIGHTS;
+	cmsg->cmsg_len = CMSG_LEN(sizeof(fds));
+	memcpy(CMSG_DATA(cmsg), fds, sizeof(fds));
+	return sendmsg(keep->tx, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+/* Looks at the first entry: copies of its descriptors. */
+static int bank_peek(const struct ch_keep *keep, uint64_t *ret_id, int ret_fds[2])
+{
+	union {
+		struct cmsghdr align;
+		char bytes[CMSG_SPACE(2 * sizeof(int))];
+	} control;
+	struct iovec iov = {ret_id, sizeof(*ret_id)};
+	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+			     .msg_controllen = sizeof(control)};
+	struct cmsghdr *cmsg;
+
+	ret_fds[0] = ret_fds[1] = -1;
+	if (recvmsg(keep->rx, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
+		return -errno;
+	cmsg = CMSG_FIRSTHDR(&msg);
+	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS &&
+	    cmsg->cmsg_len == CMSG_LEN(2 * sizeof(int)))
+		memcpy(ret_fds, CMSG_DATA(cmsg), 2 * sizeof(int));
+	return 0;
+}
+
+static void bank_drop(const struct ch_keep *keep)
+{
+	uint64_t id;
+
+	(void)recv(keep->rx, &id, sizeof(id), MSG_DONTWAIT);
+}
+
+int ch_keep_create(struct ch_edge *edge, struct ch_keep **ret)
+{
+	struct ch_keep *keep;
+	int rx = ch_worker_fd(edge->worker, "bank:rx"), tx = ch_worker_fd(edge->worker, "bank:tx");
+
+	*ret = NULL;
+	if (rx < 0 || tx < 0)
+		return 0;
+	keep = calloc(1, sizeof(*keep));
+	if (!keep)
+		return -ENOMEM;
+	keep->edge = edge;
+	keep->rx = rx;
+	keep->tx = tx;
+	*ret = keep;
+	return 0;
+}
+
+void ch_keep_destroy(struct ch_keep *keep)
+{
+	free(keep);
+}
+
+const struct ch_kept_state *ch_kept_state(const struct ch_kept *k)
+{
+	return &k->page->state[__atomic_load_n(&k->page->current, __ATOMIC_ACQUIRE) & 1];
+}
+
+struct ch_kept_state *ch_kept_next(struct ch_kept *k)
+{
+	return &k->page->state[~k->page->current & 1];
+}
+
+void ch_kept_commit(struct ch_kept *k)
+{
+	__atomic_store_n(&k->page->current, ~k->page->current & 1, __ATOMIC_RELEASE);
+}
+
+int ch_keep_add(struct ch_keep *keep, int fd, const char *listener, struct ch_kept **ret)
+{
+	struct ch_kept *k;
+	int memfd, err;
+
+	if (keep->parked - keep->closed >= CH_KEEP_CONNS_MAX)
+		return -ENOBUFS;
+	memfd = memfd_create("cohost-conn", MFD_CLOEXEC);
+	if (memfd < 0)
+		return -errno;
+	if (ftruncate(memfd, CH_KEEP_HEAD_SIZE + CH_KEEP_BUF_SIZE) < 0 || !(k = kept_map(memfd))) {
+		close(memfd);
+		return -ENOMEM;
+	}
+	k->page->magic = MAGIC;
+	if (getrandom(&k->page->id, sizeof(k->page->id), 0) < 0)
+		k->page->id = (uint64_t)(uintptr_t)k ^ ch_ring_now_ns(keep->edge->ring);
+	(void)snprintf(k->page->listener, sizeof(k->page->listener), "%s", listener);
+	err = bank_put(keep, k->page->id, fd, memfd);
+	if (err < 0) {
+		kept_free(k);
+		return err;
+	}
+	keep->parked++;
+	k->next = keep->list;
+	keep->list = k;
+	*ret = k;
+	return 0;
+}
+
+static bool page_closed(const struct ch_kept_page *page)
+{
+	return page->magic != MAGIC || page->state[page->current & 1].phase == CH_KEPT_CLOSED;
+}
+
+/* One round: what is closed goes, what is not goes to the end of the queue. */
+static void rotate(struct ch_keep *keep)
+{
+	unsigned int rounds = keep->parked;
+
+	while (rounds-- > 0) {
+		struct ch_kept *k = NULL;
+		uint64_t id;
+		int fds[2];
+		bool again;
+
+		if (bank_peek(keep, &id, fds) < 0)
+			break;
+		if (fds[1] >= 0)
+			k = kept_map(fds[1]);
+		again = k && !page_closed(k->page) && bank_put(keep, id, fds[0], fds[1]) == 0;
+		bank_drop(keep);
+		if (!again)
+			keep->parked--;
+		if (fds[0] >= 0)
+			close(fds[0]);
+		if (k)
+			kept_free(k);
+		else if (fds[1] >= 0)
+			close(fds[1]);
+	}
+	keep->closed = 0;
+}
+
+void ch_kept_close(struct ch_keep *keep, struct ch_kept *k)
+{
+	struct ch_kept **p = &keep->list;
+	struct ch_kept_state *s = ch_kept_next(k);
+
+	memset(s, 0, sizeof(*s));
+	s->phase = CH_KEPT_CLOSED;
+	ch_kept_commit(k);
+	while (*p && *p != k)
+		p = &(*p)->next;
+	if (*p)
+		*p = k->next;
+	kept_free(k);
+	if (++keep->closed >= ROTATE_EACH)
+		rotate(keep);
+}
+
+/*
+ * How far into the stream the dead worker had read: what the kernel has received
+ * less what still waits. A FIN takes one place in the sequence.
+ */
+static int stream_taken(int fd, uint64_t *ret)
+{
+	struct tcp_info info;
+	socklen_t len = sizeof(info);
+	struct pollfd poll_fd = {.fd = fd, .events = POLLRDHUP};
+	int waiting = 0;
+	uint64_t got;
+
+	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
+		return -errno;
+	if (len < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received))
+		return -ENOTSUP;
+	if (ioctl(fd, SIOCINQ, &waiting) < 0)
+		return -errno;
+	got = info.tcpi_bytes_received;
+	if (poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLRDHUP) && got > 0)
+		got--;
+	if (got < (uint64_t)waiting)
+		return -EINVAL;
+	*ret = got - (uint64_t)waiting;
+	return 0;
+}
+
+static int kept_check(struct ch_kept *k, int fd)
+{
+	const struct ch_kept_state *s = ch_kept_state(k);
+	uint64_t taken = 0;
+	int err = stream_taken(fd, &taken);
+
+	if (err < 0)
+		return err;
+	if (taken < s->base || taken - s->base > CH_KEEP_BUF_SIZE || s->pos > taken - s->base)
+		return -EINVAL;
+	k->valid = (uint32_t)(taken - s->base);
+	return 0;
+}
+
+static bool known(const struct ch_keep *keep, uint64_t id)
+{
+	for (const struct ch_kept *k = keep->list; k; k = k->next)
+		if (k->page->id == id)
+			return true;
+	return false;
+}
+
+struct found {
+	struct found *next;
+	struct ch_kept *kept;
+	int fd;
+};
+
+/* Takes one entry; it is put back when it lives. */
+static struct found *take_one(struct ch_keep *keep)
+{
+	struct found *f = calloc(1, sizeof(*f));
+	struct ch_kept *k = NULL;
+	uint64_t id;
+	int fds[2];
+
+	if (!f || bank_peek(keep, &id, fds) < 0) {
+		free(f);
+		return NULL;
+	}
+	if (fds[1] >= 0)
+		k = kept_map(fds[1]);
+	f->fd = fds[0];
+	if (k && fds[0] >= 0 && !page_closed(k->page) && !known(keep, id) &&
+	    bank_put(keep, id, fds[0], fds[1]) == 0) {
+		keep->parked++;
+		k->next = keep->list;
+		keep->list = k;
+		f->kept = k;
+	} else {
+		if (k)
+			kept_free(k);
+		else if (fds[1] >= 0)
+			close(fds[1]);
+		if (f->fd >= 0)
+			close(f->fd);
+		f->fd = -1;
+	}
+	bank_drop(keep);
+	return f;
+}
+
+void ch_keep_restore(struct ch_keep *keep, ch_keep_fn fn)
+{
+	struct found *all = NULL, *f;
+	uint64_t first = 0, id;
+	int fds[2];
+
+	if (!keep)
+		return;
+	/* until the first entry that was put back comes round again */
+	while (bank_peek(keep, &id, fds) == 0) {
+		if (fds[0] >= 0)
+			close(fds[0]);
+		if (fds[1] >= 0)
+			close(fds[1]);
+		if (first && id == first)
+			break;
+		f = take_one(keep);
+		if (!f)
+			break;
+		if (!f->kept) {
+			free(f);
+			continue;
+		}
+		if (!first)
+			first = id;
+		f->next = all;
+		all = f;
+	}
+	while ((f = all)) {
+		int err = kept_check(f->kept, f->fd);
+
+		all = f->next;
+		if (err < 0) {
+			ch_log_warning("an ingest connection could not be taken over: %s", strerror(-err));
+			(void)shutdown(f->fd, SHUT_RDWR);
+			ch_kept_close(keep, f->kept);
+			close(f->fd);
+		} else {
+			fn(keep->edge, f->fd, f->kept);
+		}
+		free(f);
+	}
+}
+
+bool ch_keep_uses_temp(const struct ch_keep *keep, const char *temp)
+{
+	if (!keep)
+		return false;
+	for (const struct ch_kept *k = keep->list; k; k = k->next)
+		if (!strcmp(ch_kept_state(k)->temp, temp))
+			return true;
+	return false;
+}
