@@ -2,8 +2,8 @@
 /*
  * The map of cohost.ko: what is set up in which order, and taken down in reverse.
  *
- *   netlink   the family that userspace talks to, and events
- *   target    device-mapper's "cohost" and "cohost-view"
+ *   netlink   the family that userspace talks to, and events; without volumes it answers
+ *   targets   cohost and cohost-view: from here on volumes can come
  *
  * Nothing is done at load time beyond that: a volume comes to life when device-mapper
  * loads a table for it, and holds a reference to the module for as long as it lives.
@@ -18,20 +18,20 @@
 
 static int __init cohost_init(void)
 {
-	int r;
+	int err;
 
-	r = ch_netlink_init();
-	if (r)
-		return r;
-	r = ch_target_init();
-	if (r)
-		goto netlink;
+	err = ch_netlink_init();
+	if (err)
+		return err;
+	err = ch_target_init();
+	if (err)
+		goto exit_netlink;
 	return 0;
 
-netlink:
+exit_netlink:
 	ch_event_exit();
 	ch_netlink_exit();
-	return r;
+	return err;
 }
 
 static void __exit cohost_exit(void)
