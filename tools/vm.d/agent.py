@@ -14,7 +14,6 @@ import select
 import signal
 import struct
 import subprocess
-import sys
 import threading
 
 OUTPUT_BYTES_MAX = 65536
@@ -89,47 +88,44 @@ def serve_one(port):
     return True
 
 
-def wait_for_host(port):
-    """A port whose host side is closed reports a hang-up: wait for it to end."""
-    poll = select.poll()
-    poll.register(port, select.POLLIN)
+def serve(path, port, idle):
+    """Run what arrives on a port until the host closes its end; then it is idle again."""
+    try:
+        while serve_one(port):
+            pass
+    except OSError:
+        pass
+    os.close(port)
+    idle[os.open(path, os.O_RDWR)] = path
+
+
+def dispatch(paths):
+    """Hand each port that has something to say to a thread of its own.
+
+    A port whose host end is closed always polls as hung up, so this looks ten
+    times a second: a thread for each port that did so would load the machine.
+    """
+    idle = {os.open(path, os.O_RDWR): path for path in paths}
     pause = threading.Event()
     while True:
-        events = poll.poll(1000)
-        if events and events[0][1] & select.POLLIN:
-            return
-        pause.wait(0.02)
-
-
-def serve(path):
-    while True:
-        port = os.open(path, os.O_RDWR)
-        try:
-            wait_for_host(port)
-            while serve_one(port):
-                pass
-        except OSError:
-            pass
-        finally:
-            os.close(port)
+        poll = select.poll()
+        for port in list(idle):
+            poll.register(port, select.POLLIN)
+        for port, event in poll.poll(1000):
+            if event & select.POLLIN:
+                threading.Thread(target=serve, args=(idle.pop(port), port, idle), daemon=True).start()
+        pause.wait(0.1)
 
 
 def main():
-    threads = []
+    paths = []
     for name_file in glob.glob("/sys/class/virtio-ports/*/name"):
         with open(name_file, encoding="ascii") as file:
-            if not file.read().startswith("cohost."):
-                continue
-        path = "/dev/" + name_file.split("/")[-2]
-        thread = threading.Thread(target=serve, args=(path,), daemon=True)
-        thread.start()
-        threads.append(thread)
+            if file.read().startswith("cohost."):
+                paths.append("/dev/" + name_file.split("/")[-2])
     with open("/dev/ttyS1", "w", encoding="ascii") as verdict:
         print("ready", file=verdict, flush=True)
-    # Process 1 ends when asked to; orphans are reaped by its parent, bash.
-    signal.signal(signal.SIGUSR2, lambda *_: sys.exit(0))
-    while threads:
-        signal.pause()
+    dispatch(paths)
 
 
 main()
