@@ -67,7 +67,7 @@ static int load_keys(struct ch_repo *r, struct ch_error *e)
 			ch_error_prefix(&why, "volume %s", r->args.volume);
 	} else if (err == -ENOENT && r->ids_count) {
 		/* New keys would open none of what is there. */
-		ch_error_set(&why, -EBADE, "remote %s has checkpoints of volume %s but its key object k/%s is gone",
+		err = ch_error_set(&why, -EBADE, "remote %s has checkpoints of volume %s but its key object k/%s is gone",
 			     r->args.remote, r->args.volume, r->args.volume);
 		ch_error_hint(&why, "put it back from the bucket's versions or a copy: without it nothing can be read");
 	} else if (err == -ENOENT && r->args.create) {
