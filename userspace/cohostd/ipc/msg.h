@@ -112,7 +112,7 @@ struct ch_msg {
 	char *payload; /* head.len bytes and a NUL behind them */
 	int fds[CH_MSG_FDS_MAX];
 	unsigned int fds_count; /* the memfd of a large payload is not among them */
-	bool raw;		/* fds still holds the memfd: forward with ch_msg_forward() */
+	bool raw; /* fds still holds the memfd: forward head, len and fds with ch_chan_send() */
 };
 
 /* A connected pair, close-on-exec, with buffers that hold some of the largest messages. */
