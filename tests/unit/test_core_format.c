@@ -1,0 +1,241 @@
+// SPDX-License-Identifier: MIT
+/* The on-disk format: layout of the devices, superblocks, what is refused and why. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include "kmod/core/format.h"
+
+#define N(array) (sizeof(array) / sizeof((array)[0]))
+#define MIB (1ULL << 20)
+
+static const u8 uuid[16] = "0123456789abcde";
+
+static struct ch_sb sample(u64 fast, u64 slow)
+{
+	struct ch_geometry geo;
+	const char *why = NULL;
+	struct ch_sb sb;
+
+	assert_int_equal(ch_geometry_init(&geo, fast, slow, &why), 0);
+	ch_format_sb(&sb, &geo, uuid, 0x1122334455667788ULL, "media");
+	return sb;
+}
+
+static void crc_is_castagnoli(void **state)
+{
+	u8 zero[32] = { 0 };
+
+	/* RFC 3720, B.4, and the check value of the CRC catalogue. */
+	assert_int_equal(ch_crc32c(zero, sizeof(zero)), 0x8a9136aaU);
+	assert_int_equal(ch_crc32c("123456789", 9), 0xe3069283U);
+	assert_int_equal(ch_crc32c_update(ch_crc32c("1234", 4), "56789", 5), 0xe3069283U);
+}
+
+static void geometry_fits_and_refuses(void **state)
+{
+	static const struct {
+		u64 fast, slow;
+		int err;
+	} rows[] = {
+		{ 40 * MIB, 32 * MIB, 0 },
+		{ 40 * MIB - 1, 32 * MIB, -ENOSPC },
+		{ 40 * MIB, 32 * MIB - 1, -ENOSPC },
+		{ 1ULL << 30, 1ULL << 40, 0 },
+		{ 1ULL << 40, 1ULL << 30, 0 },
+		{ 1ULL << 43, (1ULL << 44) - MIB, 0 },
+		{ 1ULL << 40, 1ULL << 45, -EFBIG },
+		{ 64 * MIB, 1ULL << 43, -ENOSPC }, /* the maps alone take it all */
+	};
+
+	for (size_t i = 0; i < N(rows); i++) {
+		struct ch_geometry geo;
+		const char *why = NULL;
+
+		assert_int_equal(ch_geometry_init(&geo, rows[i].fast, rows[i].slow, &why), rows[i].err);
+		if (rows[i].err) {
+			assert_non_null(why);
+			continue;
+		}
+		assert_true(ch_geometry_valid(&geo));
+		assert_int_equal(geo.log_start % CH_REGION_BLOCKS, 0);
+		assert_int_equal(geo.log_blocks % CH_REGION_BLOCKS, 0);
+		assert_int_equal(geo.data_start % CH_REGION_BLOCKS, 0);
+		assert_true(geo.log_blocks >= CH_LOG_BLOCKS_MIN);
+		assert_true(geo.volume_blocks >= CH_VOLUME_BLOCKS_MIN);
+		assert_true(geo.log_start + geo.log_blocks <= rows[i].fast / CH_BLOCK_SIZE);
+		assert_true(geo.data_start + geo.volume_blocks <= rows[i].slow / CH_BLOCK_SIZE);
+	}
+}
+
+static void superblock_round_trip(void **state)
+{
+	struct ch_sb sb = sample(64 * MIB, 256 * MIB), got;
+	u8 block[CH_BLOCK_SIZE];
+
+	sb.generation = 77;
+	sb.flags = CH_SB_CLEAN;
+	sb.tail_pos = 123456;
+	sb.tail_seq = 99;
+	sb.tail_prev_crc = 0xdeadbeef;
+	sb.session = 5;
+	sb.session_pos = 123400;
+	sb.durable_seq = 120;
+	sb.epoch = 9;
+	sb.base_epoch = 7;
+	sb.base_slot = 1;
+	ch_sb_encode(&sb, block);
+	memset(&got, 0, sizeof(got));
+	assert_int_equal(ch_sb_decode(block, &got), CH_CHECK_OK);
+	assert_memory_equal(&got, &sb, sizeof(sb));
+}
+
+/* No single flipped bit goes unnoticed, and failure leaves the result alone. */
+static void superblock_bit_flips(void **state)
+{
+	struct ch_sb sb = sample(64 * MIB, 256 * MIB), got;
+	u8 block[CH_BLOCK_SIZE];
+
+	ch_sb_encode(&sb, block);
+	for (u32 bit = 0; bit < CH_BLOCK_SIZE * 8; bit += 7) {
+		memset(&got, 0x55, sizeof(got));
+		block[bit / 8] ^= (u8)(1 << bit % 8);
+		assert_int_not_equal(ch_sb_decode(block, &got), CH_CHECK_OK);
+		assert_int_equal(((u8 *)&got)[0], 0x55);
+		block[bit / 8] ^= (u8)(1 << bit % 8);
+	}
+	assert_int_equal(ch_sb_decode(block, &got), CH_CHECK_OK);
+}
+
+static void reseal(void *block)
+{
+	struct ch_sb_disk *d = block;
+	static const u8 zero[4];
+	u32 crc = ch_crc32c(block, offsetof(struct ch_sb_disk, crc));
+
+	crc = ch_crc32c_update(crc, zero, 4);
+	crc = ch_crc32c_update(crc, (u8 *)block + offsetof(struct ch_sb_disk, crc) + 4,
+			       CH_BLOCK_SIZE - offsetof(struct ch_sb_disk, crc) - 4);
+	d->crc = cpu_to_le32(crc);
+}
+
+static void superblock_refusals(void **state)
+{
+	struct ch_sb sb = sample(64 * MIB, 256 * MIB), got;
+	u8 a[CH_BLOCK_SIZE], b[CH_BLOCK_SIZE];
+	struct ch_sb_disk *d = (struct ch_sb_disk *)a;
+
+	ch_sb_encode(&sb, b);
+	memcpy(a, b, sizeof(a));
+	d->version = cpu_to_le32(2);
+	reseal(a);
+	assert_int_equal(ch_sb_decode(a, &got), CH_CHECK_VERSION);
+	/* Half of the device written by a newer version: not to be trusted. */
+	assert_int_equal(ch_sb_pick(a, b, &got, NULL), CH_CHECK_VERSION);
+
+	memcpy(a, b, sizeof(a));
+	d->incompat = cpu_to_le64(1);
+	reseal(a);
+	assert_int_equal(ch_sb_decode(a, &got), CH_CHECK_VERSION);
+
+	memcpy(a, b, sizeof(a));
+	d->compat = cpu_to_le64(1);
+	reseal(a);
+	assert_int_equal(ch_sb_decode(a, &got), CH_CHECK_OK);
+	assert_int_equal(got.compat, 1);
+
+	memcpy(a, b, sizeof(a));
+	d->log_blocks = cpu_to_le64(1ULL << 40);
+	reseal(a);
+	assert_int_equal(ch_sb_decode(a, &got), CH_CHECK_RANGE);
+
+	memset(a, 0, sizeof(a));
+	assert_int_equal(ch_sb_decode(a, &got), CH_CHECK_ABSENT);
+	assert_int_equal(ch_sb_pick(a, a, &got, NULL), CH_CHECK_ABSENT);
+	for (int i = CH_CHECK_OK; i <= CH_CHECK_RANGE; i++)
+		assert_non_null(ch_check_text((enum ch_check)i));
+}
+
+static void newer_superblock_wins(void **state)
+{
+	struct ch_sb sb = sample(64 * MIB, 256 * MIB), got;
+	u8 a[CH_BLOCK_SIZE], b[CH_BLOCK_SIZE];
+	u32 slot = 9;
+
+	sb.generation = 10;
+	ch_sb_encode(&sb, a);
+	sb.generation = 11;
+	ch_sb_encode(&sb, b);
+	assert_int_equal(ch_sb_pick(a, b, &got, &slot), CH_CHECK_OK);
+	assert_int_equal(slot, 1);
+	assert_int_equal(got.generation, 11);
+	b[100] ^= 1; /* torn */
+	assert_int_equal(ch_sb_pick(a, b, &got, &slot), CH_CHECK_OK);
+	assert_int_equal(slot, 0);
+	assert_int_equal(got.generation, 10);
+	a[100] ^= 1;
+	assert_int_equal(ch_sb_pick(a, b, &got, &slot), CH_CHECK_CRC);
+	assert_true(ch_sb_place(10) != ch_sb_place(11));
+}
+
+static void slow_header(void **state)
+{
+	struct ch_sb sb = sample(64 * MIB, 256 * MIB);
+	u8 a[CH_BLOCK_SIZE], b[CH_BLOCK_SIZE];
+	struct ch_slow slow;
+	u64 at_a, at_b;
+
+	assert_int_equal(ch_format_slow_blocks(&sb), 2);
+	ch_format_slow(&sb, 0, b, &at_b);
+	ch_format_slow(&sb, 1, a, &at_a);
+	assert_int_equal(at_a, CH_SB_BLOCK_A);
+	assert_int_equal(at_b, CH_SB_BLOCK_B);
+	a[5000 % CH_BLOCK_SIZE] ^= 1;
+	assert_int_equal(ch_slow_decode(a, &slow), CH_CHECK_CRC);
+	assert_int_equal(ch_slow_pick(a, b, &slow), CH_CHECK_OK);
+	assert_memory_equal(slow.uuid, uuid, 16);
+	assert_string_equal(slow.name, "media");
+	assert_int_equal(slow.data_start, sb.geo.data_start);
+	b[0] ^= 1;
+	assert_int_equal(ch_slow_pick(a, b, &slow), CH_CHECK_CRC);
+}
+
+/* What format writes lies where the layout says, superblocks last. */
+static void format_blocks(void **state)
+{
+	struct ch_sb sb = sample(64 * MIB, 256 * MIB), got;
+	u64 nr = ch_format_fast_blocks(&sb), at;
+	u8 block[CH_BLOCK_SIZE], last[2][CH_BLOCK_SIZE];
+
+	for (u64 n = 0; n < nr; n++) {
+		ch_format_fast(&sb, n, block, &at);
+		if (n >= nr - 2) {
+			memcpy(last[n - (nr - 2)], block, sizeof(block));
+			assert_true(at == CH_SB_BLOCK_A || at == CH_SB_BLOCK_B);
+		} else {
+			assert_true(at >= sb.geo.map_start && at < sb.geo.map_start + 2 * sb.geo.map_blocks);
+		}
+	}
+	assert_int_equal(ch_sb_pick(last[1], last[0], &got, NULL), CH_CHECK_OK);
+	assert_int_equal(got.generation, sb.generation);
+	assert_true(got.flags & CH_SB_FULL);
+	assert_int_equal(at, CH_SB_BLOCK_A);
+}
+
+int main(void)
+{
+	static const struct CMUnitTest tests[] = {
+		cmocka_unit_test(crc_is_castagnoli),
+		cmocka_unit_test(geometry_fits_and_refuses),
+		cmocka_unit_test(superblock_round_trip),
+		cmocka_unit_test(superblock_bit_flips),
+		cmocka_unit_test(superblock_refusals),
+		cmocka_unit_test(newer_superblock_wins),
+		cmocka_unit_test(slow_header),
+		cmocka_unit_test(format_blocks),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
