@@ -19,6 +19,7 @@
 #define TOP_DEFAULT 20
 
 static const struct ch_column object_columns[] = {
+	{"SITE", "site", CH_SHOW_TEXT},
 	{"HOST", "host", CH_SHOW_TEXT},
 	{"PATH", "path", CH_SHOW_TEXT},
 	{"SIZE", "size_bytes", CH_SHOW_SIZE},
@@ -32,56 +33,83 @@ static const struct ch_column object_columns[] = {
 
 /* --- the two sources ------------------------------------------------------ */
 
-/* Objects by "host path", so that both sources meet. */
-static json_t *object_of(json_t *objects, const char *host, const char *path)
-{
-	char key[CH_FP_HOST_MAX + 2048];
-	json_t *object;
+/*
+ * Both sources meet in one table of objects by "site path". The maps know sites by a
+ * number, and an object under each of its host names; the worker knows the site's name
+ * and its first host name: so that host tells which number is which site.
+ */
+struct merge {
+	json_t *objects;
+	json_t *site_of_host; /* first host name -> name of the site */
+	json_t *site_of_number;
+};
 
-	snprintf(key, sizeof(key), "%s %s", host, path);
-	object = json_object_get(objects, key);
-	if (!object) {
-		object = json_pack("{s:s,s:s}", "host", host, "path", path);
-		if (object)
-			json_object_set_new(objects, key, object);
-	}
-	return object;
+static void merge_key(char *buf, size_t size, const char *site, const char *path)
+{
+	snprintf(buf, size, "%s %s", site, path);
 }
 
-static void from_worker(json_t *objects, const json_t *answer)
+static void from_worker(struct merge *m, const json_t *answer)
 {
+	char key[CH_FP_HOST_MAX + 2048];
 	const json_t *item;
 	size_t i;
 
 	json_array_foreach(ch_json_array(answer, "objects"), i, item)
 	{
-		const char *host = ch_json_str(item, "host"), *path = ch_json_str(item, "path");
-		json_t *object = host && path ? object_of(objects, host, path) : NULL;
+		const char *site = ch_json_str(item, "site"), *host = ch_json_str(item, "host");
+		const char *path = ch_json_str(item, "path");
+		json_t *object;
 
-		if (!object)
+		if (!site || !host || !path)
 			continue;
-		json_object_update_missing(object, (json_t *)item);
+		object = json_copy((json_t *)item);
 		json_object_set_new(object, "worker_hits",
 				    json_integer((json_int_t)ch_json_u64(item, "hits", 0)));
+		json_object_set_new(object, "packet_hits",
+				    json_integer((json_int_t)ch_json_u64(item, "hits_inband", 0)));
 		json_object_del(object, "hits");
+		json_object_del(object, "hits_inband");
+		merge_key(key, sizeof(key), site, path);
+		json_object_set_new(m->objects, key, object);
+		json_object_set_new(m->site_of_host, host, json_string(site));
 	}
+}
+
+static int learn_site(const struct ch_fp_item *item, void *arg)
+{
+	struct merge *m = arg;
+	const char *site = ch_json_str(m->site_of_host, item->host);
+	char number[16];
+
+	snprintf(number, sizeof(number), "%u", item->site);
+	if (site)
+		json_object_set_new(m->site_of_number, number, json_string(site));
+	return 0;
 }
 
 static int from_item(const struct ch_fp_item *item, void *arg)
 {
-	json_t *object = object_of(arg, item->host, item->path);
+	struct merge *m = arg;
+	char number[16], key[CH_FP_HOST_MAX + 2048];
+	const char *site;
+	json_t *object;
 
-	if (!object)
-		return 0;
-	/* What is published now says more than what the worker knew. */
-	json_object_set_new(object, "packet_state", json_string(ch_fp_state_name(item->state)));
+	snprintf(number, sizeof(number), "%u", item->site);
+	site = ch_json_str(m->site_of_number, number);
+	merge_key(key, sizeof(key), site ? site : number, item->path);
+	object = json_object_get(m->objects, key);
+	if (!object) {
+		object = json_pack("{s:s,s:s,s:s,s:i,s:I}", "host", item->host, "path", item->path,
+				   "state", ch_fp_state_name(item->state), "size_bytes",
+				   (int)item->body_bytes, "age_s", (json_int_t)item->age_s);
+		if (!object)
+			return 0;
+		json_object_set_new(m->objects, key, object);
+	}
+	/* The counter belongs to the object: the same under each of its names. */
 	json_object_set_new(object, "packet_hits", json_integer((json_int_t)item->hits));
-	if (!json_object_get(object, "state"))
-		json_object_set_new(object, "state", json_string(ch_fp_state_name(item->state)));
-	if (!json_object_get(object, "size_bytes"))
-		json_object_set_new(object, "size_bytes", json_integer(item->body_bytes));
-	if (!json_object_get(object, "age_s"))
-		json_object_set_new(object, "age_s", json_integer(item->age_s));
+	json_object_set_new(object, "packet_state", json_string(ch_fp_state_name(item->state)));
 	return 0;
 }
 
@@ -120,35 +148,13 @@ static int open_maps(struct ch_cmd *cmd, struct ch_fp_reader **ret)
 			   dir, strerror(-err));
 }
 
-/* Both sources into one array. Fails only when neither is there. */
-static int gather(struct ch_cmd *cmd, json_t **ret)
+/* The merged objects as an array, with who answered how much. */
+static json_t *merged_rows(const struct merge *m)
 {
-	json_t *objects = json_object(), *answer = NULL, *rows, *object;
-	struct ch_fp_reader *reader = NULL;
-	struct ch_error first;
+	json_t *rows = json_array(), *object;
 	const char *key;
-	int worker, maps;
 
-	worker = ch_admin_call(cmd, "edge", "cache.list", NULL, &answer);
-	first = cmd->error;
-	if (!worker)
-		from_worker(objects, answer);
-	json_decref(answer);
-	maps = open_maps(cmd, &reader);
-	if (!maps)
-		ch_fp_reader_each(reader, from_item, objects);
-	ch_fp_reader_close(reader);
-	if (worker && maps) {
-		cmd->error = first;
-		json_decref(objects);
-		return worker;
-	}
-	if (!cmd->answered && worker)
-		ch_cmd_note(cmd, "only what the packet path holds: %s", first.message);
-	if (!cmd->answered && maps)
-		ch_cmd_note(cmd, "only what the workers answered: %s", cmd->error.message);
-	rows = json_array();
-	json_object_foreach(objects, key, object)
+	json_object_foreach(m->objects, key, object)
 	{
 		uint64_t w = ch_json_u64(object, "worker_hits", 0);
 		uint64_t p = ch_json_u64(object, "packet_hits", 0);
@@ -158,10 +164,43 @@ static int gather(struct ch_cmd *cmd, json_t **ret)
 					    json_real((double)p / (double)(w + p)));
 		json_array_append(rows, object);
 	}
-	json_decref(objects);
-	memset(&cmd->error, 0, sizeof(cmd->error));
-	*ret = rows;
-	return CH_EXIT_OK;
+	return rows;
+}
+
+/* Both sources into one array. Fails only when neither is there. */
+static int gather(struct ch_cmd *cmd, json_t **ret)
+{
+	struct merge m = {json_object(), json_object(), json_object()};
+	struct ch_fp_reader *reader = NULL;
+	json_t *answer = NULL;
+	struct ch_error first;
+	int worker, maps;
+
+	worker = ch_admin_call(cmd, "edge", "cache.list", NULL, &answer);
+	first = cmd->error;
+	if (!worker)
+		from_worker(&m, answer);
+	json_decref(answer);
+	maps = open_maps(cmd, &reader);
+	if (!maps) {
+		ch_fp_reader_each(reader, learn_site, &m);
+		ch_fp_reader_each(reader, from_item, &m);
+		ch_fp_reader_close(reader);
+	}
+	if (worker && maps) {
+		cmd->error = first;
+	} else {
+		if (!cmd->answered && worker)
+			ch_cmd_note(cmd, "only what the packet path holds: %s", first.message);
+		if (!cmd->answered && maps)
+			ch_cmd_note(cmd, "only what the workers know: %s", cmd->error.message);
+		memset(&cmd->error, 0, sizeof(cmd->error));
+		*ret = merged_rows(&m);
+	}
+	json_decref(m.objects);
+	json_decref(m.site_of_host);
+	json_decref(m.site_of_number);
+	return worker && maps ? worker : CH_EXIT_OK;
 }
 
 /* --- list and top --------------------------------------------------------- */
