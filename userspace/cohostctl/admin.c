@@ -227,6 +227,7 @@ static int receive_head(struct client *c)
 {
 	bool end = false;
 
+	ch_http_reset(&c->http);
 	for (;;) {
 		ssize_t n = c->in.len
 				    ? ch_http_parse_response(&c->http, c->in.data, c->in.len, false)
