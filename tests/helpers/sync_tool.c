@@ -96,9 +96,9 @@ static int parse_extents(const char *p)
 
 static int do_bucket(void)
 {
-	struct ch_store_req req = {.op = CH_STORE_MAKE_BUCKET};
+	struct ch_bucket_req req = {.op = CH_BUCKET_MAKE_BUCKET};
 	struct ch_error e = {0};
-	int err = ch_store_do(repo.store, &req, &e);
+	int err = ch_bucket_do(repo.store, &req, &e);
 
 	return err && err != -EEXIST ? fail(&e) : 0;
 }
@@ -121,10 +121,11 @@ static int do_checkpoint(const char *file)
 	}
 	if (ch_sync_checkpoint(&args, &r, &e))
 		return fail(&e);
-	printf("{\"id\":\"%s\",\"hash\":\"%s\",\"scanned_bytes\":%" PRIu64 ",\"changed_bytes\":%" PRIu64
-	       ",\"zeroed_bytes\":%" PRIu64 ",\"uploaded_bytes\":%" PRIu64 ",\"resumed_bytes\":%" PRIu64
-	       ",\"packs\":%" PRIu64 ",\"requests\":%" PRIu64 ",\"retries\":%" PRIu64
-	       ",\"elapsed_ms\":%" PRIu64 ",\"full_map\":%s,\"unchanged\":%s}\n",
+	printf("{\"id\":\"%s\",\"hash\":\"%s\",\"scanned_bytes\":%" PRIu64
+	       ",\"changed_bytes\":%" PRIu64 ",\"zeroed_bytes\":%" PRIu64
+	       ",\"uploaded_bytes\":%" PRIu64 ",\"resumed_bytes\":%" PRIu64 ",\"packs\":%" PRIu64
+	       ",\"requests\":%" PRIu64 ",\"retries\":%" PRIu64 ",\"elapsed_ms\":%" PRIu64
+	       ",\"full_map\":%s,\"unchanged\":%s}\n",
 	       r.id, r.hash, r.scanned_bytes, r.changed_bytes, r.zeroed_bytes, r.uploaded_bytes,
 	       r.resumed_bytes, r.packs, r.requests, repo.store->retries, r.elapsed_ms,
 	       r.full_map ? "true" : "false", r.unchanged ? "true" : "false");
@@ -147,11 +148,11 @@ static int do_restore(const char *file)
 	}
 	if (ch_sync_restore(&args, &r, &e))
 		return fail(&e);
-	printf("{\"id\":\"%s\",\"size_bytes\":%" PRIu64 ",\"data_bytes\":%" PRIu64 ",\"zeroed_bytes\":%" PRIu64
-	       ",\"received_bytes\":%" PRIu64 ",\"packs\":%" PRIu64 ",\"requests\":%" PRIu64
-	       ",\"elapsed_ms\":%" PRIu64 "}\n",
-	       r.id, r.size_bytes, r.data_bytes, r.zeroed_bytes, r.received_bytes, r.packs, r.requests,
-	       r.elapsed_ms);
+	printf("{\"id\":\"%s\",\"size_bytes\":%" PRIu64 ",\"data_bytes\":%" PRIu64
+	       ",\"zeroed_bytes\":%" PRIu64 ",\"received_bytes\":%" PRIu64 ",\"packs\":%" PRIu64
+	       ",\"requests\":%" PRIu64 ",\"elapsed_ms\":%" PRIu64 "}\n",
+	       r.id, r.size_bytes, r.data_bytes, r.zeroed_bytes, r.received_bytes, r.packs,
+	       r.requests, r.elapsed_ms);
 	return 0;
 }
 
@@ -170,15 +171,33 @@ static int options(int argc, char **argv)
 
 	while ((c = getopt(argc, argv, "e:b:a:s:v:k:p:d:i:x:r:2")) >= 0) {
 		switch (c) {
-		case 'e': remote.endpoint = optarg; break;
-		case 'b': remote.bucket = optarg; break;
-		case 'a': remote.access_key = optarg; break;
-		case 's': remote.secret_key = optarg; break;
-		case 'v': repo.volume = optarg; break;
-		case 'i': checkpoint_id = optarg; break;
-		case 'r': rate_bytes = strtoull(optarg, NULL, 10); break;
-		case '2': suite = CH_SUITE_XCHACHA20; break;
-		case 'p': key = (struct ch_key_source){CH_SLOT_PASSPHRASE, optarg, strlen(optarg)}; break;
+		case 'e':
+			remote.endpoint = optarg;
+			break;
+		case 'b':
+			remote.bucket = optarg;
+			break;
+		case 'a':
+			remote.access_key = optarg;
+			break;
+		case 's':
+			remote.secret_key = optarg;
+			break;
+		case 'v':
+			repo.volume = optarg;
+			break;
+		case 'i':
+			checkpoint_id = optarg;
+			break;
+		case 'r':
+			rate_bytes = strtoull(optarg, NULL, 10);
+			break;
+		case '2':
+			suite = CH_SUITE_XCHACHA20;
+			break;
+		case 'p':
+			key = (struct ch_key_source){CH_SLOT_PASSPHRASE, optarg, strlen(optarg)};
+			break;
 		case 'k':
 			if (read_key(optarg))
 				return 2;
@@ -207,7 +226,8 @@ int main(int argc, char **argv)
 	int err = options(argc, argv);
 
 	if (err || optind >= argc) {
-		fprintf(stderr, "usage: sync_tool [OPTIONS] bucket|checkpoint|restore|verify|list [FILE]\n");
+		fprintf(stderr, "usage: sync_tool [OPTIONS] bucket|checkpoint|restore|verify|list "
+				"[FILE]\n");
 		return 2;
 	}
 	verb = argv[optind];
@@ -229,6 +249,6 @@ int main(int argc, char **argv)
 		err = ch_sync_list(&repo, 100, on_info, NULL, &e) ? fail(&e) : 0;
 	else
 		err = 2;
-	ch_store_destroy(repo.store);
+	ch_bucket_destroy(repo.store);
 	return err;
 }

@@ -11,24 +11,24 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "cohostd/sync/store.h"
+#include "cohostd/sync/bucket.h"
 
 #define FAKE_OBJECTS_MAX 4096
 
 struct fake_object {
-	char key[CH_STORE_KEY_BYTES];
+	char key[CH_BUCKET_KEY_BYTES];
 	uint8_t *data;
 	size_t len;
 };
 
 struct fake {
-	struct ch_store store;
+	struct ch_bucket store;
 	struct fake_object objects[FAKE_OBJECTS_MAX];
 	size_t count;
 	long puts_left; /* then every PUT fails; -1: never */
 	uint64_t put_bytes;
 	unsigned int puts, gets, heads;
-	struct ch_store_req *queue[64];
+	struct ch_bucket_req *queue[64];
 	unsigned int queued;
 };
 
@@ -51,7 +51,7 @@ static void fake_delete(struct fake *f, const char *key)
 	f->count--;
 }
 
-static int fake_put(struct fake *f, struct ch_store_req *r)
+static int fake_put(struct fake *f, struct ch_bucket_req *r)
 {
 	struct fake_object *o = fake_find(f, r->key);
 	uint8_t hash[CH_HASH_BYTES];
@@ -87,21 +87,21 @@ static int fake_put(struct fake *f, struct ch_store_req *r)
 	return 0;
 }
 
-static int fake_do(struct fake *f, struct ch_store_req *r)
+static int fake_do(struct fake *f, struct ch_bucket_req *r)
 {
 	struct fake_object *o = fake_find(f, r->key);
 	size_t from = r->range_len ? (size_t)r->range_offset : 0, len;
 
 	f->store.requests++;
-	if (r->op == CH_STORE_PUT)
+	if (r->op == CH_BUCKET_PUT)
 		return fake_put(f, r);
-	if (r->op == CH_STORE_DELETE) {
+	if (r->op == CH_BUCKET_DELETE) {
 		fake_delete(f, r->key);
 		return 0;
 	}
 	if (!o)
 		return ch_error_set(&r->err, -ENOENT, "no %s", r->key);
-	if (r->op == CH_STORE_HEAD) {
+	if (r->op == CH_BUCKET_HEAD) {
 		f->heads++;
 		r->size_bytes = o->len;
 		return 0;
@@ -118,19 +118,20 @@ static int fake_do(struct fake *f, struct ch_store_req *r)
 	return 0;
 }
 
-static void fake_submit(struct ch_store *s, struct ch_store_req *r)
+static void fake_submit(struct ch_bucket *s, struct ch_bucket_req *r)
 {
 	struct fake *f = (struct fake *)s;
 
 	f->queue[f->queued++] = r;
 }
 
-static int fake_run(struct ch_store *s, unsigned int wait_ms)
+static int fake_run(struct ch_bucket *s, unsigned int wait_ms)
 {
 	struct fake *f = (struct fake *)s;
-	struct ch_store_req *r;
+	struct ch_bucket_req *r;
 
-	/* One at a time, the newest first: order is not promised. And only when it is waited for. */
+	/* One at a time, the newest first: order is not promised. And only when it is waited for.
+	 */
 	if (f->queued && wait_ms) {
 		r = f->queue[--f->queued];
 		r->result = fake_do(f, r);
@@ -140,12 +141,12 @@ static int fake_run(struct ch_store *s, unsigned int wait_ms)
 	return (int)f->queued;
 }
 
-static void fake_abort(struct ch_store *s)
+static void fake_abort(struct ch_bucket *s)
 {
 	((struct fake *)s)->queued = 0;
 }
 
-static int fake_list(struct ch_store *s, const char *prefix, ch_store_list_fn fn, void *arg,
+static int fake_list(struct ch_bucket *s, const char *prefix, ch_bucket_list_fn fn, void *arg,
 		     struct ch_error *e)
 {
 	struct fake *f = (struct fake *)s;
@@ -158,7 +159,7 @@ static int fake_list(struct ch_store *s, const char *prefix, ch_store_list_fn fn
 	return err;
 }
 
-static void fake_destroy(struct ch_store *s)
+static void fake_destroy(struct ch_bucket *s)
 {
 	struct fake *f = (struct fake *)s;
 
@@ -167,8 +168,8 @@ static void fake_destroy(struct ch_store *s)
 	free(f);
 }
 
-static const struct ch_store_ops fake_ops = {fake_submit, fake_run, fake_abort, fake_list,
-					     fake_destroy};
+static const struct ch_bucket_ops fake_ops = {fake_submit, fake_run, fake_abort, fake_list,
+					      fake_destroy};
 
 static struct fake *fake_create(void)
 {

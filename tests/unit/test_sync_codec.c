@@ -38,7 +38,8 @@ static void test_keys(void **state)
 	assert_int_equal(ch_keys_open(&b, &wrong, object.data, object.len, &e), -EINVAL);
 	for (size_t i = 0; i < object.len; i++) {
 		object.data[i] ^= 1;
-		assert_int_equal(ch_keys_open(&b, &file_source, object.data, object.len, &e), -EBADMSG);
+		assert_int_equal(ch_keys_open(&b, &file_source, object.data, object.len, &e),
+				 -EBADMSG);
 		object.data[i] ^= 1;
 	}
 	for (size_t len = 0; len < object.len; len++)
@@ -46,8 +47,10 @@ static void test_keys(void **state)
 	/* A forger can repair the SHA-256, not what the root key vouches for. */
 	for (size_t i = 16; i < object.len - CH_HASH_BYTES; i += 3) {
 		object.data[i] ^= 1;
-		ch_sha256(object.data, object.len - CH_HASH_BYTES, object.data + object.len - CH_HASH_BYTES);
-		assert_int_not_equal(ch_keys_open(&b, &file_source, object.data, object.len, &e), 0);
+		ch_sha256(object.data, object.len - CH_HASH_BYTES,
+			  object.data + object.len - CH_HASH_BYTES);
+		assert_int_not_equal(ch_keys_open(&b, &file_source, object.data, object.len, &e),
+				     0);
 		object.data[i] ^= 1;
 	}
 	ch_keys_free(a);
@@ -69,7 +72,8 @@ static void test_passphrase(void **state)
 	assert_int_equal(ch_keys_open(&b, &pass, object.data, object.len, &e), -EKEYREJECTED);
 	/* Hostile costs are refused before they are paid. */
 	ch_le_put(object.data + 128 + 8, 1ull << 45, 8);
-	ch_sha256(object.data, object.len - CH_HASH_BYTES, object.data + object.len - CH_HASH_BYTES);
+	ch_sha256(object.data, object.len - CH_HASH_BYTES,
+		  object.data + object.len - CH_HASH_BYTES);
 	assert_int_equal(ch_keys_open(&b, &pass, object.data, object.len, &e), -EBADMSG);
 	ch_keys_free(a);
 	ch_buf_free(&object);
@@ -131,7 +135,8 @@ static void test_commit(void **state)
 	assert_int_equal(ch_commit_name_parse(name + 8, &epoch, &seq, hash), 0);
 	assert_int_equal(seq, 7);
 	assert_memory_equal(hash, c.hash, sizeof(hash));
-	assert_int_equal(ch_commit_name_parse("00000001/0000000000000007-xyz", &epoch, &seq, hash), -EINVAL);
+	assert_int_equal(ch_commit_name_parse("00000001/0000000000000007-xyz", &epoch, &seq, hash),
+			 -EINVAL);
 	ch_commit_free(&c);
 	ch_buf_free(&b);
 	ch_buf_free(&object);
@@ -198,7 +203,8 @@ static void check_map(const struct ch_map *m, const struct model *model)
 		assert_int_equal(e->skip + (b - e->block), model->skip[b]);
 	}
 	for (size_t i = 1; i < m->entries_count; i++)
-		assert_true(m->entries[i - 1].block + m->entries[i - 1].blocks <= m->entries[i].block);
+		assert_true(m->entries[i - 1].block + m->entries[i - 1].blocks <=
+			    m->entries[i].block);
 }
 
 static void test_map(void **state)

@@ -40,7 +40,9 @@ static void test_hmac_rfc4231(void **state)
 	memset(key, 0x0b, sizeof(key));
 	ch_hmac_sha256(key, 20, "Hi There", 8, got);
 	assert_int_equal(
-		ch_unhex("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7", want, 32), 0);
+		ch_unhex("b0344c61d8db38535ca8afceaf0bf12b881dc200c9833da726e9376c2e32cff7", want,
+			 32),
+		0);
 	assert_memory_equal(got, want, 32);
 }
 
@@ -71,7 +73,8 @@ static void seal_open(enum ch_suite suite)
 	ch_crypto_random(text, sizeof(text));
 	assert_int_equal(ch_aead_seal_init(&seal, suite, key, "label", &head), 0);
 	for (uint32_t i = 0; i < 3; i++) {
-		assert_int_equal(ch_aead_seal(seal, "aad", 3, text, sizeof(text), sealed, &index), 0);
+		assert_int_equal(ch_aead_seal(seal, "aad", 3, text, sizeof(text), sealed, &index),
+				 0);
 		assert_int_equal(index, i); /* P1: each counter once */
 	}
 	head2 = head;
@@ -84,7 +87,8 @@ static void seal_open(enum ch_suite suite)
 	assert_int_equal(ch_aead_open(open, 2, "aae", 3, sealed, sizeof(sealed), back), -EBADMSG);
 	for (size_t i = 0; i < sizeof(sealed); i++) {
 		sealed[i] ^= 1;
-		assert_int_equal(ch_aead_open(open, 2, "aad", 3, sealed, sizeof(sealed), back), -EBADMSG);
+		assert_int_equal(ch_aead_open(open, 2, "aad", 3, sealed, sizeof(sealed), back),
+				 -EBADMSG);
 		sealed[i] ^= 1;
 	}
 	for (size_t len = 0; len < sizeof(sealed); len++)
@@ -140,7 +144,8 @@ static void test_no_key_twice(void **state)
 		assert_int_equal(f.index, 0);
 		if (i) {
 			assert_memory_not_equal(first + 40, p.data + 40, 32); /* salt */
-			assert_memory_not_equal(first + CH_PACK_HEAD_BYTES, p.data + CH_PACK_HEAD_BYTES, 32);
+			assert_memory_not_equal(first + CH_PACK_HEAD_BYTES,
+						p.data + CH_PACK_HEAD_BYTES, 32);
 		}
 		memcpy(first, p.data, sizeof(first));
 		ch_pack_finish(&p);
@@ -168,20 +173,20 @@ static void pack_flips(enum ch_suite suite)
 	assert_int_equal(p.ref.size_bytes, ch_padme(f[1].offset + f[1].len));
 	assert_int_equal(ch_unpack_init(&u, keys, &p.ref), 0);
 	assert_int_equal(ch_unpack_check(&u, &p.ref, p.data, p.len), 0);
-	assert_int_equal(ch_unpack_frame(&u, f[0].index, p.data + f[0].offset, f[0].len, CH_FRAME_DATA, 5,
-					 raw, &len),
+	assert_int_equal(ch_unpack_frame(&u, f[0].index, p.data + f[0].offset, f[0].len,
+					 CH_FRAME_DATA, 5, raw, &len),
 			 0);
 	assert_int_equal(len, sizeof(data));
 	assert_memory_equal(raw, data, len);
 	/* another kind, another place, another frame's bytes */
-	assert_int_equal(ch_unpack_frame(&u, f[0].index, p.data + f[0].offset, f[0].len, CH_FRAME_MAP, 5,
-					 raw, &len),
+	assert_int_equal(ch_unpack_frame(&u, f[0].index, p.data + f[0].offset, f[0].len,
+					 CH_FRAME_MAP, 5, raw, &len),
 			 -EBADMSG);
-	assert_int_equal(ch_unpack_frame(&u, f[0].index, p.data + f[0].offset, f[0].len, CH_FRAME_DATA, 6,
-					 raw, &len),
+	assert_int_equal(ch_unpack_frame(&u, f[0].index, p.data + f[0].offset, f[0].len,
+					 CH_FRAME_DATA, 6, raw, &len),
 			 -EBADMSG);
-	assert_int_equal(ch_unpack_frame(&u, f[0].index, p.data + f[1].offset, f[1].len, CH_FRAME_DATA, 5,
-					 raw, &len),
+	assert_int_equal(ch_unpack_frame(&u, f[0].index, p.data + f[1].offset, f[1].len,
+					 CH_FRAME_DATA, 5, raw, &len),
 			 -EBADMSG);
 	copy = malloc(p.len);
 	memcpy(copy, p.data, p.len);
@@ -190,8 +195,8 @@ static void pack_flips(enum ch_suite suite)
 		if (i % 7 == 0 || i < CH_PACK_HEAD_BYTES) /* hashing each time is slow */
 			assert_int_equal(ch_unpack_check(&u, &p.ref, copy, p.len), -EBADMSG);
 		if (i >= f[1].offset && i < f[1].offset + f[1].len)
-			assert_int_equal(ch_unpack_frame(&u, f[1].index, copy + f[1].offset, f[1].len,
-							 CH_FRAME_DATA, 9, raw, &len),
+			assert_int_equal(ch_unpack_frame(&u, f[1].index, copy + f[1].offset,
+							 f[1].len, CH_FRAME_DATA, 9, raw, &len),
 					 -EBADMSG);
 		copy[i] ^= 0x80;
 	}
@@ -225,7 +230,8 @@ static void test_pack_full(void **state)
 	assert_int_equal(ch_pack_init(&p, keys), 0);
 	assert_int_equal(ch_pack_begin(&p, CH_SUITE_AES256_GCM), 0);
 	while (ch_pack_has_room(&p, CH_FRAME_RAW_MAX)) {
-		assert_int_equal(ch_pack_add(&p, CH_FRAME_DATA, n * 64, data, CH_FRAME_RAW_MAX, &f), 0);
+		assert_int_equal(ch_pack_add(&p, CH_FRAME_DATA, n * 64, data, CH_FRAME_RAW_MAX, &f),
+				 0);
 		n++;
 	}
 	assert_int_equal(n, 63);

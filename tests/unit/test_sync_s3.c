@@ -22,9 +22,8 @@
 
 #define EMPTY "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
-static const struct ch_sigv4_key example = {"AKIAIOSFODNN7EXAMPLE",
-					    "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1",
-					    "s3"};
+static const struct ch_sigv4_key example = {
+	"AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY", "us-east-1", "s3"};
 
 static void check_signature(const struct ch_sigv4_request *r, const struct ch_sigv4_key *key,
 			    const char *signature)
@@ -44,24 +43,29 @@ static void test_sigv4_s3(void **state)
 						      {"range", "bytes=0-9"},
 						      {"x-amz-content-sha256", EMPTY},
 						      {"x-amz-date", date}};
-	const struct ch_sigv4_header put_headers[] = {{"date", "Fri, 24 May 2013 00:00:00 GMT"},
-						      {"host", host},
-						      {"x-amz-content-sha256", put},
-						      {"x-amz-date", date},
-						      {"x-amz-storage-class", "REDUCED_REDUNDANCY"}};
+	const struct ch_sigv4_header put_headers[] = {
+		{"date", "Fri, 24 May 2013 00:00:00 GMT"},
+		{"host", host},
+		{"x-amz-content-sha256", put},
+		{"x-amz-date", date},
+		{"x-amz-storage-class", "REDUCED_REDUNDANCY"}};
 	const struct ch_sigv4_header plain[] = {
 		{"host", host}, {"x-amz-content-sha256", EMPTY}, {"x-amz-date", date}};
 	struct ch_sigv4_request r = {"GET", "/test.txt", "", EMPTY, date, get_headers, 4};
 	char path[64];
 
-	check_signature(&r, &example, "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41");
+	check_signature(&r, &example,
+			"f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41");
 	assert_int_equal(ch_uri_encode("/test$file.text", 1, path, sizeof(path)), 0);
 	r = (struct ch_sigv4_request){"PUT", path, "", put, date, put_headers, 5};
-	check_signature(&r, &example, "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd");
+	check_signature(&r, &example,
+			"98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd");
 	r = (struct ch_sigv4_request){"GET", "/", "lifecycle=", EMPTY, date, plain, 3};
-	check_signature(&r, &example, "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543");
+	check_signature(&r, &example,
+			"fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543");
 	r.query = "max-keys=2&prefix=J";
-	check_signature(&r, &example, "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");
+	check_signature(&r, &example,
+			"34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7");
 }
 
 /* get-vanilla of the aws-sig-v4-test-suite */
@@ -73,7 +77,8 @@ static void test_sigv4_suite(void **state)
 						  {"x-amz-date", "20150830T123600Z"}};
 	struct ch_sigv4_request r = {"GET", "/", "", EMPTY, "20150830T123600Z", headers, 2};
 
-	check_signature(&r, &key, "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31");
+	check_signature(&r, &key,
+			"5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31");
 }
 
 static void test_encode(void **state)
@@ -84,7 +89,8 @@ static void test_encode(void **state)
 	assert_string_equal(out, "a/b%20c~%C3%A4");
 	assert_int_equal(ch_uri_encode("a/b+=", 0, out, sizeof(out)), 0);
 	assert_string_equal(out, "a%2Fb%2B%3D");
-	assert_int_equal(ch_uri_encode("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 0, out, sizeof(out)), -EOVERFLOW);
+	assert_int_equal(ch_uri_encode("aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", 0, out, sizeof(out)),
+			 -EOVERFLOW);
 }
 
 static int on_key(void *arg, const char *key, uint64_t size)
@@ -98,14 +104,17 @@ static int on_key(void *arg, const char *key, uint64_t size)
 static void test_xml(void **state)
 {
 	static const char page[] =
-		"<?xml version=\"1.0\"?><ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">"
-		"<Name>b</Name><IsTruncated>true</IsTruncated><Contents><Key>a&amp;b</Key><Size>5</Size>"
-		"<Owner><ID>x</ID></Owner></Contents><Contents><Size>7</Size><Key>c</Key></Contents>"
+		"<?xml version=\"1.0\"?><ListBucketResult "
+		"xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">"
+		"<Name>b</Name><IsTruncated>true</IsTruncated><Contents><Key>a&amp;b</Key><Size>5</"
+		"Size>"
+		"<Owner><ID>x</ID></Owner></Contents><Contents><Size>7</Size><Key>c</Key></"
+		"Contents>"
 		"<NextContinuationToken>t/+=</NextContinuationToken></ListBucketResult>";
-	static const char bomb[] =
-		"<!DOCTYPE x [<!ENTITY a \"aaaa\">]><ListBucketResult><Key>&a;</Key></ListBucketResult>";
-	static const char error[] =
-		"<Error><Code>NoSuchBucket</Code><Message>not there</Message><Resource>x</Resource></Error>";
+	static const char bomb[] = "<!DOCTYPE x [<!ENTITY a "
+				   "\"aaaa\">]><ListBucketResult><Key>&a;</Key></ListBucketResult>";
+	static const char error[] = "<Error><Code>NoSuchBucket</Code><Message>not "
+				    "there</Message><Resource>x</Resource></Error>";
 	struct ch_s3_listing l;
 	char out[256] = "", code[32], message[64];
 
@@ -151,7 +160,8 @@ static size_t read_request(int fd, char *buf, size_t size, char **ret_body)
 			char *length = strcasestr(buf, "content-length:");
 
 			*ret_body = end + 4;
-			want = (size_t)(end + 4 - buf) + (length ? strtoul(length + 15, NULL, 10) : 0);
+			want = (size_t)(end + 4 - buf) +
+			       (length ? strtoul(length + 15, NULL, 10) : 0);
 		}
 	}
 	return n;
@@ -198,7 +208,7 @@ static void server_stop(struct server *s)
 	close(s->fd);
 }
 
-static struct ch_store *client(const char *endpoint)
+static struct ch_bucket *client(const char *endpoint)
 {
 	const struct ch_s3_config c = {.name = "r",
 				       .endpoint = endpoint,
@@ -208,7 +218,7 @@ static struct ch_store *client(const char *endpoint)
 				       .secret_key = "s",
 				       .attempts_max = 4,
 				       .stall_timeout_s = 2};
-	struct ch_store *s;
+	struct ch_bucket *s;
 
 	assert_int_equal(ch_s3_create(&s, &c, NULL), 0);
 	return s;
@@ -223,38 +233,39 @@ static void test_retry(void **state)
 	static const char *const script[] = {
 		"HTTP/1.1 503 Slow Down\r\n" CLOSE "Content-Length: 0\r\n\r\n", "",
 		"HTTP/1.1 500 Oops\r\n" CLOSE "Content-Length: 0\r\n\r\n", OK, NULL};
-	struct ch_store_req req = {.op = CH_STORE_PUT, .key = "k", .body = "the body", .body_len = 8};
+	struct ch_bucket_req req = {
+		.op = CH_BUCKET_PUT, .key = "k", .body = "the body", .body_len = 8};
 	struct ch_error e = {0};
-	struct ch_store *s;
+	struct ch_bucket *s;
 	struct server srv;
 
 	server_start(&srv, script);
 	s = client(srv.endpoint);
 	ch_sha256("the body", 8, req.body_hash);
-	assert_int_equal(ch_store_do(s, &req, &e), 0);
+	assert_int_equal(ch_bucket_do(s, &req, &e), 0);
 	assert_int_equal(s->requests, 4);
 	assert_int_equal(s->retries, 3);
 	for (int i = 0; i < 4; i++)
 		assert_string_equal(srv.bodies[i], "the body");
-	ch_store_destroy(s);
+	ch_bucket_destroy(s);
 	server_stop(&srv);
 }
 
 static void test_give_up(void **state)
 {
 	static const char *const script[] = {"", "", "", "", NULL};
-	struct ch_store_req req = {.op = CH_STORE_GET, .key = "k", .len_max = 10};
+	struct ch_bucket_req req = {.op = CH_BUCKET_GET, .key = "k", .len_max = 10};
 	struct ch_error e = {0};
-	struct ch_store *s;
+	struct ch_bucket *s;
 	struct server srv;
 
 	server_start(&srv, script);
 	s = client(srv.endpoint);
-	assert_int_equal(ch_store_do(s, &req, &e), -ENETUNREACH);
+	assert_int_equal(ch_bucket_do(s, &req, &e), -ENETUNREACH);
 	assert_non_null(strstr(e.message, srv.endpoint));
 	assert_true(e.hint[0]);
 	assert_int_equal(s->requests, 4);
-	ch_store_destroy(s);
+	ch_bucket_destroy(s);
 	server_stop(&srv);
 }
 
@@ -262,29 +273,32 @@ static void test_give_up(void **state)
 static void test_refusals(void **state)
 {
 	static const char *const script[] = {
-		"HTTP/1.1 403 Forbidden\r\n" CLOSE "\r\n<Error><Code>SignatureDoesNotMatch</Code></Error>",
+		"HTTP/1.1 403 Forbidden\r\n" CLOSE
+		"\r\n<Error><Code>SignatureDoesNotMatch</Code></Error>",
 		"HTTP/1.1 404 Not Found\r\n" CLOSE "\r\n<Error><Code>NoSuchKey</Code></Error>",
 		"HTTP/1.1 404 Not Found\r\n" CLOSE "\r\n<Error><Code>NoSuchBucket</Code></Error>",
 		"HTTP/1.1 200 OK\r\n" CLOSE "Content-Length: 20\r\n\r\n12345678901234567890",
-		"HTTP/1.1 206 Partial\r\n" CLOSE "Content-Length: 3\r\n\r\n123", NULL};
-	struct ch_store_req req = {.op = CH_STORE_GET, .key = "k", .len_max = 10};
+		"HTTP/1.1 206 Partial\r\n" CLOSE "Content-Length: 3\r\n\r\n123",
+		NULL};
+	struct ch_bucket_req req = {.op = CH_BUCKET_GET, .key = "k", .len_max = 10};
 	struct ch_error e = {0};
-	struct ch_store *s;
+	struct ch_bucket *s;
 	struct server srv;
 
 	server_start(&srv, script);
 	s = client(srv.endpoint);
-	assert_int_equal(ch_store_do(s, &req, &e), -EACCES);
-	assert_string_equal(e.message, "403 SignatureDoesNotMatch: the secret key of remote r is wrong");
-	assert_int_equal(ch_store_do(s, &req, &e), -ENOENT);
-	assert_int_equal(ch_store_do(s, &req, &e), -ENODEV);
+	assert_int_equal(ch_bucket_do(s, &req, &e), -EACCES);
+	assert_string_equal(e.message,
+			    "403 SignatureDoesNotMatch: the secret key of remote r is wrong");
+	assert_int_equal(ch_bucket_do(s, &req, &e), -ENOENT);
+	assert_int_equal(ch_bucket_do(s, &req, &e), -ENODEV);
 	assert_non_null(strstr(e.hint, "create"));
-	assert_int_equal(ch_store_do(s, &req, &e), -EFBIG);
+	assert_int_equal(ch_bucket_do(s, &req, &e), -EFBIG);
 	req.range_len = 5;
-	assert_int_equal(ch_store_do(s, &req, &e), -EBADMSG);
+	assert_int_equal(ch_bucket_do(s, &req, &e), -EBADMSG);
 	assert_int_equal(s->retries, 0);
 	ch_buf_free(&req.data);
-	ch_store_destroy(s);
+	ch_bucket_destroy(s);
 	server_stop(&srv);
 }
 
@@ -296,7 +310,7 @@ static void test_config(void **state)
 				 .bucket = "bkt",
 				 .access_key = "a",
 				 .secret_key = "s"};
-	struct ch_store *s;
+	struct ch_bucket *s;
 	struct ch_error e;
 
 	assert_int_equal(ch_s3_create(&s, &c, &e), -EINVAL);

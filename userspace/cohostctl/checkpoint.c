@@ -55,9 +55,10 @@ static int run_create(struct ch_cmd *cmd)
 	id = ch_json_str(r, "checkpoint");
 	ch_value_duration_text(ch_json_u64(r, "elapsed_ms", 0), took);
 	if (ch_json_bool(r, "unchanged", false))
-		return ch_cmd_done(cmd, r, "nothing changed since checkpoint %s of %s (%s)", id ? id : "?",
-				   name, took);
-	return ch_cmd_done(cmd, r, "checkpoint %s of %s: %s changed, %s uploaded in %s", id ? id : "?", name,
+		return ch_cmd_done(cmd, r, "nothing changed since checkpoint %s of %s (%s)",
+				   id ? id : "?", name, took);
+	return ch_cmd_done(cmd, r, "checkpoint %s of %s: %s changed, %s uploaded in %s",
+			   id ? id : "?", name,
 			   ch_value_size_text(ch_json_u64(r, "changed_bytes", 0), changed),
 			   ch_value_size_text(ch_json_u64(r, "uploaded_bytes", 0), up), took);
 }
@@ -82,9 +83,12 @@ static void add_times(json_t *rows)
 static int run_list(struct ch_cmd *cmd)
 {
 	static const struct ch_column columns[] = {
-		{"CHECKPOINT", "checkpoint", CH_SHOW_TEXT}, {"TIME", "time", CH_SHOW_TEXT},
-		{"SIZE", "size_bytes", CH_SHOW_SIZE},	    {"CHANGED", "changed_bytes", CH_SHOW_SIZE},
-		{"STORED", "stored_bytes", CH_SHOW_SIZE},   {"FULL MAP", "full_map", CH_SHOW_BOOL},
+		{"CHECKPOINT", "checkpoint", CH_SHOW_TEXT},
+		{"TIME", "time", CH_SHOW_TEXT},
+		{"SIZE", "size_bytes", CH_SHOW_SIZE},
+		{"CHANGED", "changed_bytes", CH_SHOW_SIZE},
+		{"STORED", "stored_bytes", CH_SHOW_SIZE},
+		{"FULL MAP", "full_map", CH_SHOW_BOOL},
 		{NULL, NULL, CH_SHOW_TEXT},
 	};
 	const char *remote = ch_cmd_str(cmd, "remote", NULL);
@@ -129,16 +133,18 @@ static int run_verify(struct ch_cmd *cmd)
 	if (err)
 		return err;
 	id = ch_json_str(r, "checkpoint");
-	return ch_cmd_done(cmd, r, "checkpoint %s of %s is whole: %s fetched, opened and verified in %s",
-			   id ? id : "?", name,
-			   ch_value_size_text(ch_json_u64(r, "data_bytes", 0), data),
-			   ch_value_duration_text(ch_json_u64(r, "elapsed_ms", 0), took));
+	return ch_cmd_done(
+		cmd, r, "checkpoint %s of %s is whole: %s fetched, opened and verified in %s",
+		id ? id : "?", name, ch_value_size_text(ch_json_u64(r, "data_bytes", 0), data),
+		ch_value_duration_text(ch_json_u64(r, "elapsed_ms", 0), took));
 }
 
 static const struct ch_ctl_key create_keys[] = {
 	{"remote", CH_KEY_STRING, false, NULL, "REMOTE", "where to (default: the volume's remote)"},
-	{"full", CH_KEY_BOOL, false, NULL, NULL, "read and compare everything, not only what changed"},
-	{"device", CH_KEY_PATH, false, NULL, "DEV", "block device or image to read, where there is no module"},
+	{"full", CH_KEY_BOOL, false, NULL, NULL,
+	 "read and compare everything, not only what changed"},
+	{"device", CH_KEY_PATH, false, NULL, "DEV",
+	 "block device or image to read, where there is no module"},
 	{"key", CH_KEY_PATH, false, NULL, "FILE", "key file (default: the volume's)"},
 	{NULL, 0, false, NULL, NULL, NULL},
 };
@@ -159,17 +165,19 @@ static const struct ch_ctl_key verify_keys[] = {
 static const struct ch_ctl_verb verbs[] = {
 	{"create", CH_NAME_REQUIRED, "VOLUME", CH_VERB_CHANGES | CH_VERB_STREAMS, create_keys,
 	 "seal what changed and upload it as a checkpoint",
-	 "The first checkpoint of a volume uploads everything and makes its keys; later ones upload "
-	 "what changed since. The commit that makes it a checkpoint is written after all of its data "
+	 "The first checkpoint of a volume uploads everything and makes its keys; later ones "
+	 "upload "
+	 "what changed since. The commit that makes it a checkpoint is written after all of its "
+	 "data "
 	 "is in the bucket; an upload that was broken off goes on where it was.",
 	 run_create},
-	{"list", CH_NAME_REQUIRED, "VOLUME", 0, list_keys, "the newest 100 checkpoints in a bucket", NULL,
-	 run_list},
+	{"list", CH_NAME_REQUIRED, "VOLUME", 0, list_keys, "the newest 100 checkpoints in a bucket",
+	 NULL, run_list},
 	{"verify", CH_NAME_REQUIRED, "VOLUME", CH_VERB_STREAMS, verify_keys,
 	 "fetch a checkpoint and verify every frame, writing nothing", NULL, run_verify},
 	{NULL, 0, NULL, 0, NULL, NULL, NULL, NULL},
 };
 
 extern const struct ch_ctl_object ch_ctl_checkpoint;
-const struct ch_ctl_object ch_ctl_checkpoint = {"checkpoint", "states of a volume kept in the cloud",
-						verbs};
+const struct ch_ctl_object ch_ctl_checkpoint = {"checkpoint",
+						"states of a volume kept in the cloud", verbs};

@@ -9,10 +9,8 @@
 static int run_list(struct ch_cmd *cmd)
 {
 	static const struct ch_column columns[] = {
-		{"REMOTE", "name", CH_SHOW_TEXT},
-		{"ENDPOINT", "endpoint", CH_SHOW_TEXT},
-		{"REGION", "region", CH_SHOW_TEXT},
-		{"BUCKET", "bucket", CH_SHOW_TEXT},
+		{"REMOTE", "name", CH_SHOW_TEXT},   {"ENDPOINT", "endpoint", CH_SHOW_TEXT},
+		{"REGION", "region", CH_SHOW_TEXT}, {"BUCKET", "bucket", CH_SHOW_TEXT},
 		{NULL, NULL, CH_SHOW_TEXT},
 	};
 	json_t *r, *rows;
@@ -53,11 +51,13 @@ static const struct ch_ctl_key check_keys[] = {
 static const struct ch_ctl_verb verbs[] = {
 	{"list", CH_NAME_NONE, NULL, 0, NULL, "the remotes of the configuration", NULL, run_list},
 	{"check", CH_NAME_REQUIRED, NULL, 0, check_keys, "try what a remote must be able to do",
-	 "Writes, reads and removes a small object: keys, permissions, conditional writes and range "
+	 "Writes, reads and removes a small object: keys, permissions, conditional writes and "
+	 "range "
 	 "reads are tried, not believed.",
 	 run_check},
 	{NULL, 0, NULL, 0, NULL, NULL, NULL, NULL},
 };
 
 extern const struct ch_ctl_object ch_ctl_remote;
-const struct ch_ctl_object ch_ctl_remote = {"remote", "the S3 buckets that checkpoints go to", verbs};
+const struct ch_ctl_object ch_ctl_remote = {"remote", "the S3 buckets that checkpoints go to",
+					    verbs};

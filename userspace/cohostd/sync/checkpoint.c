@@ -35,8 +35,8 @@ struct job {
 	bool has_last;
 	struct ch_ids *ids;
 	struct ch_pack pack;
-	uint32_t pack_index;	   /* of the open pack in delta.packs */
-	size_t pack_first_entry;   /* of the delta, for the journal */
+	uint32_t pack_index;	 /* of the open pack in delta.packs */
+	size_t pack_first_entry; /* of the delta, for the journal */
 	struct ch_upload upload;
 	struct ch_journal journal;
 	enum ch_suite suite;
@@ -105,7 +105,8 @@ static bool is_zero(const uint8_t *block)
 	uint64_t any = 0;
 
 	for (size_t i = 0; i < CH_BLOCK_BYTES / sizeof(*w) && !any; i += 8)
-		any = w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] | w[i + 7];
+		any = w[i] | w[i + 1] | w[i + 2] | w[i + 3] | w[i + 4] | w[i + 5] | w[i + 6] |
+		      w[i + 7];
 	return !any;
 }
 
@@ -131,7 +132,8 @@ static enum kind judge(struct job *j, uint64_t block, const uint8_t *data,
 	return NEW;
 }
 
-static int emit_pending(struct job *j, uint64_t block, uint32_t blocks, const struct ch_map_entry *p)
+static int emit_pending(struct job *j, uint64_t block, uint32_t blocks,
+			const struct ch_map_entry *p)
 {
 	struct ch_map_entry entry = *p;
 	int err;
@@ -195,7 +197,8 @@ static int read_window(struct job *j, uint64_t block, uint32_t blocks, struct ch
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return ch_error_set(e, n ? -errno : -EIO, "cannot read the volume at byte %llu: %s",
+			return ch_error_set(e, n ? -errno : -EIO,
+					    "cannot read the volume at byte %llu: %s",
 					    (unsigned long long)(block * CH_BLOCK_BYTES + at),
 					    n ? strerror(errno) : "it ends there");
 		at += (size_t)n;
@@ -258,13 +261,17 @@ static int scan(struct job *j, struct ch_error *e)
 	for (size_t i = 0; i < j->args->extents_count; i++) {
 		const struct ch_block_extent *x = &j->args->extents[i];
 
-		if (x->start_block < from || x->start_block > blocks || x->blocks > blocks - x->start_block)
-			return ch_error_set(e, -EINVAL, "the list of changed extents is not sorted or out of range");
+		if (x->start_block < from || x->start_block > blocks ||
+		    x->blocks > blocks - x->start_block)
+			return ch_error_set(
+				e, -EINVAL,
+				"the list of changed extents is not sorted or out of range");
 		from = x->start_block + x->blocks;
 		j->total_bytes += x->blocks * CH_BLOCK_BYTES;
 	}
 	for (size_t i = 0; i < j->args->extents_count && !err; i++)
-		err = scan_extent(j, j->args->extents[i].start_block, j->args->extents[i].blocks, e);
+		err = scan_extent(j, j->args->extents[i].start_block, j->args->extents[i].blocks,
+				  e);
 	return err;
 }
 
@@ -287,7 +294,8 @@ static int write_leaves(struct job *j, struct ch_map *m, struct ch_commit *c, st
 			if (ch_pack_open(&j->pack)) {
 				ch_pack_finish(&j->pack);
 				ch_map_pack_named(&table, open, &j->pack.ref);
-				err = ch_upload_pack(&j->upload, &j->pack.ref, ch_pack_take(&j->pack), e);
+				err = ch_upload_pack(&j->upload, &j->pack.ref,
+						     ch_pack_take(&j->pack), e);
 			}
 			if (!err)
 				err = ch_pack_begin(&j->pack, j->suite);
@@ -295,8 +303,8 @@ static int write_leaves(struct job *j, struct ch_map *m, struct ch_commit *c, st
 				err = ch_map_pack(&table, &j->pack.ref, &open);
 		}
 		if (!err)
-			err = ch_pack_add(&j->pack, CH_FRAME_MAP, l.first_block, leaf.data, leaf.len,
-					  &l.frame);
+			err = ch_pack_add(&j->pack, CH_FRAME_MAP, l.first_block, leaf.data,
+					  leaf.len, &l.frame);
 		l.pack = open;
 		ch_buf_put(&refs, &l, sizeof(l));
 		c->leaves_count++;
@@ -345,7 +353,8 @@ static uint64_t realtime_ns(void)
 
 static int publish(struct job *j, struct ch_error *e)
 {
-	uint64_t next = j->repo.ids_count ? j->repo.ids[j->repo.ids_count - 1].seq + 1 : 1, bytes = 0;
+	uint64_t next = j->repo.ids_count ? j->repo.ids[j->repo.ids_count - 1].seq + 1 : 1,
+		 bytes = 0;
 	struct ch_commit c = {.size_bytes = j->args->size_bytes,
 			      .time_ns = realtime_ns(),
 			      .gen_base = j->args->gen_base,
@@ -434,7 +443,8 @@ static int prepare(struct job *j, struct ch_error *e)
 		err = j->ids && j->window ? 0 : -ENOMEM;
 	}
 	if (err)
-		return ch_error_set(e, err, "cannot hold the map of the volume: %s", strerror(-err));
+		return ch_error_set(e, err, "cannot hold the map of the volume: %s",
+				    strerror(-err));
 	return ch_journal_open(&j->journal, ra, j->repo.keys, &j->pending, e);
 }
 
@@ -453,7 +463,8 @@ int ch_sync_checkpoint(const struct ch_checkpoint_args *args, struct ch_checkpoi
 	j.journal.args = &args->repo;
 	j.suite = args->suite ? args->suite : ch_crypto_best_suite();
 	if (!args->size_bytes || args->size_bytes % CH_BLOCK_BYTES)
-		return ch_error_set(e, -EINVAL, "the size of the volume, %llu bytes, is no multiple of 4096",
+		return ch_error_set(e, -EINVAL,
+				    "the size of the volume, %llu bytes, is no multiple of 4096",
 				    (unsigned long long)args->size_bytes);
 	ch_upload_init(&j.upload, &args->repo);
 	err = prepare(&j, e);

@@ -296,8 +296,8 @@ void ch_commit_name(const char *volume, uint64_t epoch, uint64_t seq,
 	char hex[2 * CH_HASH_BYTES + 1];
 
 	ch_hex(hash, CH_HASH_BYTES, hex);
-	snprintf(ret, CH_COMMIT_NAME_BYTES, "c/%.63s/%08" PRIx64 "/%016" PRIx64 "-%s", volume, epoch, seq,
-		 hex);
+	snprintf(ret, CH_COMMIT_NAME_BYTES, "c/%.63s/%08" PRIx64 "/%016" PRIx64 "-%s", volume,
+		 epoch, seq, hex);
 }
 
 static int hex_number(const char *p, size_t digits, uint64_t *ret)

@@ -31,7 +31,7 @@ struct ch_leaf_ref {
 
 struct ch_commit {
 	/* in the clear */
-	uint64_t epoch, seq; /* seq counts from 1 over all epochs */
+	uint64_t epoch, seq;	     /* seq counts from 1 over all epochs */
 	uint8_t prev[CH_HASH_BYTES]; /* all zero for the first */
 	/* sealed */
 	uint32_t flags;

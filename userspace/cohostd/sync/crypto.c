@@ -130,7 +130,8 @@ static int aead_init(struct ch_aead **ret, bool seals, const uint8_t key[CH_KEY_
 	a->seals = seals;
 	if (a->suite == CH_SUITE_AES256_GCM) {
 		a->gcm = EVP_CIPHER_CTX_new();
-		if (!a->gcm || EVP_CipherInit_ex(a->gcm, EVP_aes_256_gcm(), NULL, okm, NULL, seals) != 1)
+		if (!a->gcm ||
+		    EVP_CipherInit_ex(a->gcm, EVP_aes_256_gcm(), NULL, okm, NULL, seals) != 1)
 			goto out;
 	} else {
 		a->key = sodium_malloc(CH_KEY_BYTES);

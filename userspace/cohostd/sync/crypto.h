@@ -16,10 +16,10 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define CH_KEY_BYTES  32
-#define CH_SALT_BYTES 32
-#define CH_HASH_BYTES 32
-#define CH_TAG_BYTES  16
+#define CH_KEY_BYTES   32
+#define CH_SALT_BYTES  32
+#define CH_HASH_BYTES  32
+#define CH_TAG_BYTES   16
 #define CH_BLOCK_BYTES 4096u
 
 enum ch_suite {

@@ -165,9 +165,11 @@ static int object_mac(const struct ch_keys *k, const void *data, size_t len,
 static int check_source(const struct ch_key_source *source, struct ch_error *e)
 {
 	if (source->type == CH_SLOT_KEY_FILE && source->len < CH_KEY_FILE_BYTES_MIN) {
-		ch_error_set(e, -EINVAL, "the key file holds %zu bytes, too few for a key (at least %u)",
+		ch_error_set(e, -EINVAL,
+			     "the key file holds %zu bytes, too few for a key (at least %u)",
 			     source->len, CH_KEY_FILE_BYTES_MIN);
-		return ch_error_hint(e, "make one with: head -c 32 /dev/urandom > FILE; chmod 600 FILE");
+		return ch_error_hint(
+			e, "make one with: head -c 32 /dev/urandom > FILE; chmod 600 FILE");
 	}
 	if (source->type == CH_SLOT_PASSPHRASE && !source->len)
 		return ch_error_set(e, -EINVAL, "the passphrase is empty");
@@ -195,8 +197,9 @@ static int wrap_slot(const struct ch_keys *k, const struct ch_key_source *source
 	memcpy(s.aad + CH_VOLUME_ID_BYTES, head, SLOT_AAD);
 	err = slot_kek(&s, source, kek);
 	if (!err) {
-		crypto_aead_xchacha20poly1305_ietf_encrypt(s.wrapped, NULL, k->root, CH_KEY_BYTES, s.aad,
-							   sizeof(s.aad), NULL, s.nonce, kek);
+		crypto_aead_xchacha20poly1305_ietf_encrypt(s.wrapped, NULL, k->root, CH_KEY_BYTES,
+							   s.aad, sizeof(s.aad), NULL, s.nonce,
+							   kek);
 		ch_buf_put(object, head, sizeof(head));
 		ch_buf_put(object, s.nonce, sizeof(s.nonce));
 		ch_buf_put(object, s.wrapped, sizeof(s.wrapped));
@@ -285,10 +288,12 @@ static int rejected(const struct object *o, const struct ch_key_source *source, 
 		if (o->slots[i].type == source->type) {
 			ch_error_set_exit(e, -EKEYREJECTED, CH_EXIT_PERMISSION,
 					  "the %s does not open this volume: wrong key", what);
-			return ch_error_hint(e, "give the %s with which the volume was first synced", what);
+			return ch_error_hint(
+				e, "give the %s with which the volume was first synced", what);
 		}
 	ch_error_set_exit(e, -EKEYREJECTED, CH_EXIT_PERMISSION,
-			  "the %s does not open this volume: it is not opened by any %s", what, what);
+			  "the %s does not open this volume: it is not opened by any %s", what,
+			  what);
 	return ch_error_hint(e, "give the %s with which the volume was first synced", other);
 }
 
@@ -303,8 +308,10 @@ int ch_keys_open(struct ch_keys **ret, const struct ch_key_source *source, const
 	if (err)
 		return err;
 	if (decode(object, len, &o)) {
-		ch_error_set(e, -EBADMSG, "the key object in the bucket is damaged or no key object");
-		return ch_error_hint(e, "restore an earlier version of it from the bucket's versions or a copy");
+		ch_error_set(e, -EBADMSG,
+			     "the key object in the bucket is damaged or no key object");
+		return ch_error_hint(
+			e, "restore an earlier version of it from the bucket's versions or a copy");
 	}
 	k = sodium_malloc(sizeof(*k));
 	if (!k)
@@ -325,8 +332,9 @@ int ch_keys_open(struct ch_keys **ret, const struct ch_key_source *source, const
 		err = object_mac(k, object, o.maced_len, mac);
 	if (!err && (sodium_memcmp(mac, o.mac, sizeof(mac)) ||
 		     memcmp(o.sign_public, k->sign_public, sizeof(o.sign_public))))
-		err = ch_error_set(e, -EBADMSG,
-				   "the key object in the bucket was changed by someone without the key");
+		err = ch_error_set(
+			e, -EBADMSG,
+			"the key object in the bucket was changed by someone without the key");
 	if (err) {
 		ch_keys_free(k);
 		return err;

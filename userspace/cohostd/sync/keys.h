@@ -17,15 +17,15 @@
 #include "cohostd/sync/crypto.h"
 #include "lib/error.h"
 
-#define CH_VOLUME_ID_BYTES 16
-#define CH_KEY_SLOTS_MAX   32
-#define CH_KEY_OBJECT_MAX  16384u
+#define CH_VOLUME_ID_BYTES    16
+#define CH_KEY_SLOTS_MAX      32
+#define CH_KEY_OBJECT_MAX     16384u
 #define CH_KEY_FILE_BYTES_MIN 32u
 
 enum ch_slot_type {
 	CH_SLOT_PASSPHRASE = 1, /* Argon2id */
 	CH_SLOT_KEY_FILE = 2,	/* HKDF of the file's bytes */
-	/* 3: X25519 recipients, not written yet */
+				/* 3: X25519 recipients, not written yet */
 };
 
 /* What a user holds. The bytes are the caller's to wipe. */

@@ -74,8 +74,7 @@ static size_t slot_of(const struct ch_map *m, const uint8_t *hash)
 {
 	size_t mask = m->pack_slots_count - 1, i = (size_t)ch_le_get(hash, 8) & mask;
 
-	while (m->pack_slots[i] &&
-	       memcmp(m->packs[m->pack_slots[i] - 1].hash, hash, CH_HASH_BYTES))
+	while (m->pack_slots[i] && memcmp(m->packs[m->pack_slots[i] - 1].hash, hash, CH_HASH_BYTES))
 		i = (i + 1) & mask;
 	return i;
 }
@@ -145,7 +144,8 @@ int ch_map_append(struct ch_map *m, const struct ch_map_entry *entry)
 	int err;
 
 	if (last && last->pack == CH_PACK_ZERO && entry->pack == CH_PACK_ZERO &&
-	    last->block + last->blocks == entry->block && last->blocks < UINT32_MAX - entry->blocks) {
+	    last->block + last->blocks == entry->block &&
+	    last->blocks < UINT32_MAX - entry->blocks) {
 		last->blocks += entry->blocks;
 		return 0;
 	}
@@ -366,11 +366,12 @@ out:
 	return err;
 }
 
-static int get_entry(struct ch_map *m, struct ch_view *v, const uint32_t *packs, uint32_t packs_count,
-		     uint64_t first, uint64_t end)
+static int get_entry(struct ch_map *m, struct ch_view *v, const uint32_t *packs,
+		     uint32_t packs_count, uint64_t first, uint64_t end)
 {
 	struct ch_map_entry e;
-	const struct ch_map_entry *last = m->entries_count ? &m->entries[m->entries_count - 1] : NULL;
+	const struct ch_map_entry *last =
+		m->entries_count ? &m->entries[m->entries_count - 1] : NULL;
 
 	e.block = ch_view_le(v, 8);
 	e.blocks = (uint32_t)ch_view_le(v, 4);

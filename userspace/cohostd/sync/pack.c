@@ -6,9 +6,9 @@
 #include <errno.h>
 #include <zstd.h>
 
-#define MAGIC	"COHPACK\1"
-#define VERSION 1
-#define LABEL	"cohost pack key v1"
+#define MAGIC	   "COHPACK\1"
+#define VERSION	   1
+#define LABEL	   "cohost pack key v1"
 #define ZSTD_LEVEL 1
 
 static void make_head(uint8_t head[CH_PACK_HEAD_BYTES], const struct ch_keys *keys,

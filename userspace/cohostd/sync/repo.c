@@ -21,7 +21,8 @@ void ch_repo_state_name(const struct ch_repo_args *a, const char *suffix,
 
 static int check_name(const char *what, const char *name, struct ch_error *e)
 {
-	static const char keep[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
+	static const char keep[] =
+		"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-";
 
 	if (name && name[0] && strlen(name) < 64 && strspn(name, keep) == strlen(name))
 		return 0;
@@ -30,7 +31,7 @@ static int check_name(const char *what, const char *name, struct ch_error *e)
 	return ch_error_hint(e, "use letters, digits, - and _");
 }
 
-static int create_keys(struct ch_repo *r, struct ch_store_req *req, struct ch_error *e)
+static int create_keys(struct ch_repo *r, struct ch_bucket_req *req, struct ch_error *e)
 {
 	struct ch_buf object = {0};
 	int err;
@@ -38,14 +39,15 @@ static int create_keys(struct ch_repo *r, struct ch_store_req *req, struct ch_er
 	err = ch_keys_create(&r->keys, r->args.key, &object, e);
 	if (err)
 		goto out;
-	req->op = CH_STORE_PUT;
+	req->op = CH_BUCKET_PUT;
 	req->body = object.data;
 	req->body_len = object.len;
 	req->if_none_match = true;
 	ch_sha256(object.data, object.len, req->body_hash);
-	err = ch_store_do(r->args.store, req, e);
+	err = ch_bucket_do(r->args.store, req, e);
 	if (err == -EEXIST) {
-		ch_error_set(e, -EBUSY, "another machine has just begun to sync volume %s", r->args.volume);
+		ch_error_set(e, -EBUSY, "another machine has just begun to sync volume %s",
+			     r->args.volume);
 		err = -EBUSY;
 	}
 out:
@@ -55,21 +57,24 @@ out:
 
 static int load_keys(struct ch_repo *r, struct ch_error *e)
 {
-	struct ch_store_req req = {.op = CH_STORE_GET, .len_max = CH_KEY_OBJECT_MAX};
+	struct ch_bucket_req req = {.op = CH_BUCKET_GET, .len_max = CH_KEY_OBJECT_MAX};
 	struct ch_error why = {0};
 	int err;
 
 	snprintf(req.key, sizeof(req.key), "k/%s", r->args.volume);
-	err = ch_store_do(r->args.store, &req, &why);
+	err = ch_bucket_do(r->args.store, &req, &why);
 	if (!err) {
 		err = ch_keys_open(&r->keys, r->args.key, req.data.data, req.data.len, &why);
 		if (err)
 			ch_error_prefix(&why, "volume %s", r->args.volume);
 	} else if (err == -ENOENT && r->ids_count) {
 		/* New keys would open none of what is there. */
-		err = ch_error_set(&why, -EBADE, "remote %s has checkpoints of volume %s but its key object k/%s is gone",
-			     r->args.remote, r->args.volume, r->args.volume);
-		ch_error_hint(&why, "put it back from the bucket's versions or a copy: without it nothing can be read");
+		err = ch_error_set(
+			&why, -EBADE,
+			"remote %s has checkpoints of volume %s but its key object k/%s is gone",
+			r->args.remote, r->args.volume, r->args.volume);
+		ch_error_hint(&why, "put it back from the bucket's versions or a copy: without it "
+				    "nothing can be read");
 	} else if (err == -ENOENT && r->args.create) {
 		why.err = 0;
 		err = create_keys(r, &req, &why);
@@ -115,14 +120,19 @@ static int on_key(void *arg, const char *key, uint64_t size_bytes)
 static int check_chain(struct ch_repo *r, struct ch_error *e)
 {
 	if (r->forked) {
-		ch_error_set(e, -EBADE, "volume %s on remote %s has two checkpoints of one number: two machines wrote it",
+		ch_error_set(e, -EBADE,
+			     "volume %s on remote %s has two checkpoints of one number: two "
+			     "machines wrote it",
 			     r->args.volume, r->args.remote);
-		return ch_error_hint(e, "stop one of them, and delete its commit below c/%s/ from the bucket",
-				     r->args.volume);
+		return ch_error_hint(
+			e, "stop one of them, and delete its commit below c/%s/ from the bucket",
+			r->args.volume);
 	}
 	for (size_t i = 1; i < r->ids_count; i++)
 		if (r->ids[i].seq != r->ids[i - 1].seq + 1 || r->ids[i].epoch < r->ids[i - 1].epoch)
-			return ch_error_set(e, -EBADE, "volume %s on remote %s: checkpoint %" PRIu64 " is missing from the chain",
+			return ch_error_set(e, -EBADE,
+					    "volume %s on remote %s: checkpoint %" PRIu64
+					    " is missing from the chain",
 					    r->args.volume, r->args.remote, r->ids[i - 1].seq + 1);
 	return 0;
 }
@@ -185,16 +195,19 @@ static int check_rollback(struct ch_repo *r, struct ch_error *e)
 	/* A chain that begins later has only been shortened at its old end. */
 	if (r->ids_count && r->ids[0].seq > seq)
 		return 0;
-	ch_error_set(e, -EBADE, "remote %s was rolled back: checkpoint %" PRIu64
-		     " of volume %s, written by this machine, is gone or replaced", r->args.remote, seq,
-		     r->args.volume);
-	return ch_error_hint(e, "find out who changed the bucket; to accept its present state remove %s from the sync state directory",
+	ch_error_set(e, -EBADE,
+		     "remote %s was rolled back: checkpoint %" PRIu64
+		     " of volume %s, written by this machine, is gone or replaced",
+		     r->args.remote, seq, r->args.volume);
+	return ch_error_hint(e,
+			     "find out who changed the bucket; to accept its present state remove "
+			     "%s from the sync state directory",
 			     name);
 }
 
 int ch_repo_open(struct ch_repo *r, const struct ch_repo_args *args, struct ch_error *e)
 {
-	char prefix[CH_STORE_KEY_BYTES];
+	char prefix[CH_BUCKET_KEY_BYTES];
 	int err;
 
 	memset(r, 0, sizeof(*r));
@@ -204,7 +217,7 @@ int ch_repo_open(struct ch_repo *r, const struct ch_repo_args *args, struct ch_e
 		err = check_name("remote", args->remote, e);
 	if (!err) {
 		snprintf(prefix, sizeof(prefix), "c/%s/", args->volume);
-		err = ch_store_list(args->store, prefix, on_key, r, e);
+		err = ch_bucket_list(args->store, prefix, on_key, r, e);
 	}
 	if (!err)
 		err = check_chain(r, e);
@@ -259,25 +272,27 @@ int ch_repo_find(const struct ch_repo *r, const char *id, size_t *ret_index, str
 int ch_repo_commit(struct ch_repo *r, size_t index, struct ch_commit *ret, struct ch_error *e)
 {
 	const struct ch_commit_id *id = &r->ids[index];
-	struct ch_store_req req = {.op = CH_STORE_GET, .len_max = CH_COMMIT_BYTES_MAX};
+	struct ch_bucket_req req = {.op = CH_BUCKET_GET, .len_max = CH_COMMIT_BYTES_MAX};
 	struct ch_commit c;
 	int err;
 
 	ch_commit_name(r->args.volume, id->epoch, id->seq, id->hash, req.key);
-	err = ch_store_do(r->args.store, &req, e);
+	err = ch_bucket_do(r->args.store, &req, e);
 	if (err)
 		goto out;
 	err = ch_commit_decode(&c, r->keys, req.data.data, req.data.len);
-	if (!err && (c.epoch != id->epoch || c.seq != id->seq ||
-		     memcmp(c.hash, id->hash, sizeof(c.hash)) ||
-		     (index && memcmp(c.prev, r->ids[index - 1].hash, sizeof(c.prev))))) {
+	if (!err &&
+	    (c.epoch != id->epoch || c.seq != id->seq || memcmp(c.hash, id->hash, sizeof(c.hash)) ||
+	     (index && memcmp(c.prev, r->ids[index - 1].hash, sizeof(c.prev))))) {
 		ch_commit_free(&c);
 		err = -EBADMSG;
 	}
 	if (err == -EPROTONOSUPPORT)
 		ch_error_set(e, err, "%s was written by a later version of cohost", req.key);
 	else if (err)
-		ch_error_set(e, err, "%s is damaged or forged: its hash, signature, seal or place in the chain is wrong",
+		ch_error_set(e, err,
+			     "%s is damaged or forged: its hash, signature, seal or place in the "
+			     "chain is wrong",
 			     req.key);
 	if (!err)
 		*ret = c;
@@ -302,8 +317,8 @@ static int unpack_leaves(struct ch_repo *r, const struct ch_commit *c, uint32_t 
 
 		if (l->pack != pack)
 			continue;
-		err = ch_unpack_frame(&u, l->frame.index, object->data + l->frame.offset, l->frame.len,
-				      CH_FRAME_MAP, l->first_block, raw, &len);
+		err = ch_unpack_frame(&u, l->frame.index, object->data + l->frame.offset,
+				      l->frame.len, CH_FRAME_MAP, l->first_block, raw, &len);
 		if (!err)
 			err = ch_map_decode(m, raw, len);
 	}
@@ -317,22 +332,25 @@ out:
 static int commit_map(struct ch_repo *r, const struct ch_commit *c, struct ch_map *m,
 		      struct ch_error *e)
 {
-	struct ch_store_req req = {.op = CH_STORE_GET, .len_max = CH_PACK_BYTES_MAX};
+	struct ch_bucket_req req = {.op = CH_BUCKET_GET, .len_max = CH_PACK_BYTES_MAX};
 	int err = 0;
 
 	if (c->inline_len) {
 		err = ch_map_decode(m, c->inline_leaf, c->inline_len);
 		if (err)
-			return ch_error_set(e, err, "checkpoint %" PRIu64 " holds a malformed map", c->seq);
+			return ch_error_set(e, err, "checkpoint %" PRIu64 " holds a malformed map",
+					    c->seq);
 	}
 	for (uint32_t i = 0; i < c->packs_count && !err; i++) {
 		ch_pack_name(c->packs[i].hash, req.key);
-		err = ch_store_do(r->args.store, &req, e);
+		err = ch_bucket_do(r->args.store, &req, e);
 		if (err)
 			break;
 		err = unpack_leaves(r, c, i, &req.data, m);
 		if (err)
-			ch_error_set(e, err, "%s (map of checkpoint %" PRIu64 ") is damaged or not what was written",
+			ch_error_set(e, err,
+				     "%s (map of checkpoint %" PRIu64
+				     ") is damaged or not what was written",
 				     req.key, c->seq);
 	}
 	ch_buf_free(&req.data);
@@ -349,7 +367,8 @@ static int apply_commit(struct ch_repo *r, size_t index, struct ch_map *m, struc
 	if (err)
 		return err;
 	if (c.size_bytes / CH_BLOCK_BYTES != m->blocks)
-		err = ch_error_set(e, -EBADMSG, "checkpoint %" PRIu64 " is of another size than its successor",
+		err = ch_error_set(e, -EBADMSG,
+				   "checkpoint %" PRIu64 " is of another size than its successor",
 				   c.seq);
 	if (!err)
 		err = ch_map_init(&delta, m->blocks, r->args.state_dirfd);
@@ -376,7 +395,8 @@ int ch_repo_map(struct ch_repo *r, size_t index, struct ch_map *ret_map, struct 
 	if (err)
 		return err;
 	if (c.full_seq < r->ids[0].seq) {
-		err = ch_error_set(e, -EBADE, "checkpoint %" PRIu64 ", on which %" PRIu64 " builds, is gone",
+		err = ch_error_set(e, -EBADE,
+				   "checkpoint %" PRIu64 ", on which %" PRIu64 " builds, is gone",
 				   c.full_seq, c.seq);
 		goto fail;
 	}
@@ -403,16 +423,17 @@ fail:
 static int check_alone(struct ch_repo *r, const struct ch_commit *c, struct ch_error *e)
 {
 	struct ch_repo now = {.args = r->args};
-	char prefix[CH_STORE_KEY_BYTES];
+	char prefix[CH_BUCKET_KEY_BYTES];
 	int err;
 
-	snprintf(prefix, sizeof(prefix), "c/%s/%08" PRIx64 "/%016" PRIx64 "-", r->args.volume, c->epoch,
-		 c->seq);
-	err = ch_store_list(r->args.store, prefix, on_key, &now, e);
+	snprintf(prefix, sizeof(prefix), "c/%s/%08" PRIx64 "/%016" PRIx64 "-", r->args.volume,
+		 c->epoch, c->seq);
+	err = ch_bucket_list(r->args.store, prefix, on_key, &now, e);
 	if (!err)
 		err = check_chain(&now, e);
 	if (!err && now.ids_count != 1)
-		err = ch_error_set(e, -EIO, "remote %s does not list the commit it has taken", r->args.remote);
+		err = ch_error_set(e, -EIO, "remote %s does not list the commit it has taken",
+				   r->args.remote);
 	free(now.ids);
 	return err;
 }
@@ -421,7 +442,7 @@ int ch_repo_append(struct ch_repo *r, struct ch_commit *c, enum ch_suite suite,
 		   uint64_t *ret_object_bytes, struct ch_error *e)
 {
 	const struct ch_commit_id *head = r->ids_count ? &r->ids[r->ids_count - 1] : NULL;
-	struct ch_store_req req = {.op = CH_STORE_PUT, .if_none_match = true};
+	struct ch_bucket_req req = {.op = CH_BUCKET_PUT, .if_none_match = true};
 	struct ch_commit_id id;
 	struct ch_buf object = {0};
 	int err;
@@ -439,7 +460,7 @@ int ch_repo_append(struct ch_repo *r, struct ch_commit *c, enum ch_suite suite,
 	req.body = object.data;
 	req.body_len = object.len;
 	memcpy(req.body_hash, c->hash, sizeof(req.body_hash));
-	err = ch_store_do(r->args.store, &req, e);
+	err = ch_bucket_do(r->args.store, &req, e);
 	if (err == -EEXIST)
 		err = 0; /* the name is the content: an attempt whose answer was lost */
 	if (!err)

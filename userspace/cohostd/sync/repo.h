@@ -13,13 +13,13 @@
 
 #include "cohostd/sync/commit.h"
 #include "cohostd/sync/map.h"
-#include "cohostd/sync/store.h"
+#include "cohostd/sync/bucket.h"
 
 #define CH_CHECKPOINT_ID_BYTES 48
 
 /* What every job needs. Strings and descriptors stay the caller's. */
 struct ch_repo_args {
-	struct ch_store *store;
+	struct ch_bucket *store;
 	const char *remote;
 	const char *volume;
 	const struct ch_key_source *key;

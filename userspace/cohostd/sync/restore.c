@@ -13,12 +13,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FETCHES_MAX    3
-#define RANGE_GAP_MAX  (64u << 10)
-#define ZERO_STEP      (1u << 20)
+#define FETCHES_MAX   3
+#define RANGE_GAP_MAX (64u << 10)
+#define ZERO_STEP     (1u << 20)
 
 struct fetch {
-	struct ch_store_req req;
+	struct ch_bucket_req req;
 	size_t first, count; /* in job.order */
 	uint32_t pack;
 	bool whole;
@@ -48,8 +48,8 @@ static uint64_t now_ms(void)
 
 static int progress(struct job *j, const char *phase, struct ch_error *e)
 {
-	if (!j->args->progress || !j->args->progress(j->args->progress_arg, j->done_bytes,
-						     j->commit.size_bytes, phase))
+	if (!j->args->progress ||
+	    !j->args->progress(j->args->progress_arg, j->done_bytes, j->commit.size_bytes, phase))
 		return 0;
 	return ch_error_set(e, -ECANCELED, "cancelled");
 }
@@ -75,7 +75,8 @@ static int write_at(int fd, const uint8_t *p, size_t len, uint64_t at, struct ch
 		if (n < 0 && errno == EINTR)
 			continue;
 		if (n <= 0)
-			return ch_error_set(e, n ? -errno : -EIO, "cannot write the target at byte %llu: %s",
+			return ch_error_set(e, n ? -errno : -EIO,
+					    "cannot write the target at byte %llu: %s",
 					    (unsigned long long)at, strerror(n ? errno : EIO));
 		p += n;
 		len -= (size_t)n;
@@ -141,7 +142,7 @@ static int zero_gaps(struct job *j, struct ch_error *e)
 	return err ? err : zero_range(j, from, j->commit.size_bytes, e);
 }
 
-static void on_fetched(struct ch_store_req *req)
+static void on_fetched(struct ch_bucket_req *req)
 {
 	struct fetch *f = req->user;
 
@@ -189,7 +190,7 @@ static void start_fetches(struct job *j)
 		memset(&f->req, 0, sizeof(f->req));
 		f->req.data = keep;
 		f->req.data.len = 0;
-		f->req.op = CH_STORE_GET;
+		f->req.op = CH_BUCKET_GET;
 		f->req.done = on_fetched;
 		f->req.user = f;
 		plan(j, f);
@@ -199,15 +200,18 @@ static void start_fetches(struct job *j)
 		j->next += f->count;
 		j->ret->packs += f->whole;
 		f->state = RUNNING;
-		ch_store_submit(j->args->repo.store, &f->req);
+		ch_bucket_submit(j->args->repo.store, &f->req);
 	}
 }
 
 static int damaged(struct job *j, const struct fetch *f, const char *what, struct ch_error *e)
 {
 	ch_error_set(e, -EBADMSG, "%s is damaged or not what was written: %s", f->req.key, what);
-	return ch_error_hint(e, "nothing of it was written; take another checkpoint (cohostctl checkpoint list %s), another remote, or an earlier version of the object",
-			     j->args->repo.volume);
+	return ch_error_hint(
+		e,
+		"nothing of it was written; take another checkpoint (cohostctl checkpoint list "
+		"%s), another remote, or an earlier version of the object",
+		j->args->repo.volume);
 }
 
 /* Opens one frame and writes the part of it that the entry names. */
@@ -241,8 +245,10 @@ static int use_fetch(struct job *j, struct fetch *f, struct ch_error *e)
 	if (f->req.result == -EFBIG || f->req.result == -EBADMSG)
 		return damaged(j, f, "it has another size", e);
 	if (f->req.result == -ENOENT) {
-		ch_error_set(e, -ENOENT, "%s is gone from remote %s", f->req.key, j->args->repo.remote);
-		return ch_error_hint(e, "look for it among the bucket's deleted versions, or restore from another remote");
+		ch_error_set(e, -ENOENT, "%s is gone from remote %s", f->req.key,
+			     j->args->repo.remote);
+		return ch_error_hint(e, "look for it among the bucket's deleted versions, or "
+					"restore from another remote");
 	}
 	if (f->req.result) {
 		*e = f->req.err;
@@ -256,7 +262,7 @@ static int use_fetch(struct job *j, struct fetch *f, struct ch_error *e)
 	for (size_t i = 0; i < f->count && !err; i++) {
 		err = write_entry(j, f, &u, &j->map.entries[j->order[f->first + i]], e);
 		if (!err && i % 16 == 0) {
-			ch_store_run(j->args->repo.store, 0);
+			ch_bucket_run(j->args->repo.store, 0);
 			err = progress(j, j->args->fd < 0 ? "verify" : "restore", e);
 		}
 	}
@@ -285,7 +291,7 @@ static int fetch_all(struct job *j, struct ch_error *e)
 				return err;
 			ready->state = FREE;
 		} else if (running) {
-			ch_store_run(j->args->repo.store, 500);
+			ch_bucket_run(j->args->repo.store, 500);
 		} else {
 			return 0;
 		}
@@ -310,7 +316,8 @@ static int prepare(struct job *j, struct ch_error *e)
 	j->ret->gen = j->commit.gen;
 	j->ret->size_bytes = j->commit.size_bytes;
 	if (j->args->fd >= 0 && j->args->target_size_bytes < j->commit.size_bytes) {
-		ch_error_set(e, -ENOSPC, "the target holds %llu bytes, checkpoint %s of volume %s %llu",
+		ch_error_set(e, -ENOSPC,
+			     "the target holds %llu bytes, checkpoint %s of volume %s %llu",
 			     (unsigned long long)j->args->target_size_bytes, j->ret->id,
 			     j->args->repo.volume, (unsigned long long)j->commit.size_bytes);
 		return ch_error_hint(e, "restore onto a volume of at least that size");
@@ -331,8 +338,9 @@ int ch_sync_restore(const struct ch_restore_args *args, struct ch_restore_result
 {
 	struct ch_error unused = {0};
 	struct job j = {.args = args, .ret = ret};
-	struct ch_store *store = args->repo.store;
-	uint64_t started_ms = now_ms(), requests = store->requests, received = store->received_bytes;
+	struct ch_bucket *store = args->repo.store;
+	uint64_t started_ms = now_ms(), requests = store->requests,
+		 received = store->received_bytes;
 	int err;
 
 	e = e ? e : &unused;

@@ -14,8 +14,8 @@
 
 struct ch_restore_args {
 	struct ch_repo_args repo;
-	const char *checkpoint;	   /* NULL or "": the latest */
-	int fd;			   /* target; -1: verify only */
+	const char *checkpoint; /* NULL or "": the latest */
+	int fd;			/* target; -1: verify only */
 	uint64_t target_size_bytes;
 	ch_progress_fn progress;
 	void *progress_arg;
@@ -27,8 +27,8 @@ struct ch_restore_result {
 	uint64_t time_ns; /* when the checkpoint was made */
 	uint64_t gen;
 	uint64_t size_bytes;
-	uint64_t data_bytes;	/* written, or verified */
-	uint64_t zeroed_bytes;	/* found to be something else, and zeroed */
+	uint64_t data_bytes;   /* written, or verified */
+	uint64_t zeroed_bytes; /* found to be something else, and zeroed */
 	uint64_t received_bytes;
 	uint64_t packs;
 	uint64_t requests;

@@ -22,11 +22,11 @@
 #define STALL_DEFAULT_S	   20
 #define ATTEMPT_MAX_S	   600
 #define SEND_BUFFER_BYTES  (512 << 10)
-#define EMPTY_HASH "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+#define EMPTY_HASH	   "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 struct xfer {
 	struct xfer *next;
-	struct ch_store_req *req;
+	struct ch_bucket_req *req;
 	const char *query; /* of a listing, canonical */
 	CURL *easy;	   /* NULL while it waits */
 	struct curl_slist *headers;
@@ -39,7 +39,7 @@ struct xfer {
 };
 
 struct s3 {
-	struct ch_store store;
+	struct ch_bucket store;
 	CURLM *multi;
 	struct xfer *xfers;
 	unsigned int count;
@@ -56,17 +56,17 @@ static uint64_t now_ms(void)
 	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
 }
 
-static const char *method_of(const struct ch_store_req *req)
+static const char *method_of(const struct ch_bucket_req *req)
 {
 	switch (req->op) {
-	case CH_STORE_GET:
+	case CH_BUCKET_GET:
 		return "GET";
-	case CH_STORE_HEAD:
+	case CH_BUCKET_HEAD:
 		return "HEAD";
-	case CH_STORE_DELETE:
+	case CH_BUCKET_DELETE:
 		return "DELETE";
-	case CH_STORE_PUT:
-	case CH_STORE_MAKE_BUCKET:
+	case CH_BUCKET_PUT:
+	case CH_BUCKET_MAKE_BUCKET:
 		break;
 	}
 	return "PUT";
@@ -103,7 +103,7 @@ static size_t on_write(char *data, size_t size, size_t n, void *user)
 	long status = 0;
 
 	curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
-	if (status < 200 || status >= 300 || x->req->op != CH_STORE_GET) {
+	if (status < 200 || status >= 300 || x->req->op != CH_BUCKET_GET) {
 		to = &x->error_body;
 		max = ERROR_BODY_MAX;
 	}
@@ -154,7 +154,7 @@ static int sign(struct s3 *s, struct xfer *x, const char *path)
 	int err;
 
 	strftime(date, sizeof(date), "%Y%m%dT%H%M%SZ", gmtime_r(&now, &tm));
-	if (x->req->op == CH_STORE_PUT)
+	if (x->req->op == CH_BUCKET_PUT)
 		ch_hex(x->req->body_hash, CH_HASH_BYTES, hash);
 	h[r.headers_count++] = (struct ch_sigv4_header){"host", s->host};
 	if (x->req->if_none_match)
@@ -176,7 +176,7 @@ static int sign(struct s3 *s, struct xfer *x, const char *path)
 static void set_options(struct s3 *s, struct xfer *x, const char *url)
 {
 	CURL *c = x->easy;
-	struct ch_store_req *req = x->req;
+	struct ch_bucket_req *req = x->req;
 	char range[64];
 
 	curl_easy_setopt(c, CURLOPT_URL, url);
@@ -197,11 +197,11 @@ static void set_options(struct s3 *s, struct xfer *x, const char *url)
 	curl_easy_setopt(c, CURLOPT_HTTP_VERSION, CURL_HTTP_VERSION_1_1);
 	if (s->ca_file[0])
 		curl_easy_setopt(c, CURLOPT_CAINFO, s->ca_file);
-	if (req->op == CH_STORE_HEAD)
+	if (req->op == CH_BUCKET_HEAD)
 		curl_easy_setopt(c, CURLOPT_NOBODY, 1L);
-	else if (req->op == CH_STORE_DELETE)
+	else if (req->op == CH_BUCKET_DELETE)
 		curl_easy_setopt(c, CURLOPT_CUSTOMREQUEST, "DELETE");
-	if (req->op == CH_STORE_PUT || req->op == CH_STORE_MAKE_BUCKET) {
+	if (req->op == CH_BUCKET_PUT || req->op == CH_BUCKET_MAKE_BUCKET) {
 		curl_easy_setopt(c, CURLOPT_UPLOAD, 1L);
 		curl_easy_setopt(c, CURLOPT_UPLOAD_BUFFERSIZE, (long)SEND_BUFFER_BYTES);
 		curl_easy_setopt(c, CURLOPT_INFILESIZE_LARGE, (curl_off_t)req->body_len);
@@ -210,7 +210,7 @@ static void set_options(struct s3 *s, struct xfer *x, const char *url)
 		curl_easy_setopt(c, CURLOPT_SEEKFUNCTION, on_seek);
 		curl_easy_setopt(c, CURLOPT_SEEKDATA, x);
 	}
-	if (req->op == CH_STORE_GET && req->range_len) {
+	if (req->op == CH_BUCKET_GET && req->range_len) {
 		snprintf(range, sizeof(range), "%llu-%llu", (unsigned long long)req->range_offset,
 			 (unsigned long long)(req->range_offset + req->range_len - 1));
 		curl_easy_setopt(c, CURLOPT_RANGE, range);
@@ -219,8 +219,8 @@ static void set_options(struct s3 *s, struct xfer *x, const char *url)
 
 static int xfer_start(struct s3 *s, struct xfer *x)
 {
-	char path[1024], url[4096], encoded[CH_STORE_KEY_BYTES * 3 + 1];
-	bool bucket_only = x->query || x->req->op == CH_STORE_MAKE_BUCKET;
+	char path[1024], url[4096], encoded[CH_BUCKET_KEY_BYTES * 3 + 1];
+	bool bucket_only = x->query || x->req->op == CH_BUCKET_MAKE_BUCKET;
 	int err, n;
 
 	err = ch_uri_encode(x->req->key, 1, encoded, sizeof(encoded));
@@ -256,7 +256,7 @@ static int xfer_start(struct s3 *s, struct xfer *x)
 
 static void finish(struct s3 *s, struct xfer *x, int result)
 {
-	struct ch_store_req *req = x->req;
+	struct ch_bucket_req *req = x->req;
 
 	for (struct xfer **at = &s->xfers; *at; at = &(*at)->next)
 		if (*at == x) {
@@ -273,7 +273,7 @@ static void finish(struct s3 *s, struct xfer *x, int result)
 		req->done(req);
 }
 
-static void submit_query(struct s3 *s, struct ch_store_req *req, const char *query)
+static void submit_query(struct s3 *s, struct ch_bucket_req *req, const char *query)
 {
 	struct xfer *x = calloc(1, sizeof(*x));
 	int err;
@@ -294,10 +294,11 @@ static void submit_query(struct s3 *s, struct ch_store_req *req, const char *que
 	req->private = x;
 	err = xfer_start(s, x);
 	if (err)
-		finish(s, x, ch_error_set(&req->err, err, "remote %s: cannot start a request", s->name));
+		finish(s, x,
+		       ch_error_set(&req->err, err, "remote %s: cannot start a request", s->name));
 }
 
-static void s3_submit(struct ch_store *store, struct ch_store_req *req)
+static void s3_submit(struct ch_bucket *store, struct ch_bucket_req *req)
 {
 	submit_query((struct s3 *)store, req, NULL);
 }
@@ -307,23 +308,29 @@ static int denied(struct s3 *s, struct ch_error *e, long status, const char *cod
 {
 	if (!strcmp(code, "SignatureDoesNotMatch")) {
 		ch_error_set(e, -EACCES,
-			     "%ld SignatureDoesNotMatch: the secret key of remote %s is wrong", status,
-			     s->name);
-		return ch_error_hint(e, "put the right one into the secret_key_file of remote %s", s->name);
+			     "%ld SignatureDoesNotMatch: the secret key of remote %s is wrong",
+			     status, s->name);
+		return ch_error_hint(e, "put the right one into the secret_key_file of remote %s",
+				     s->name);
 	}
 	if (!strcmp(code, "InvalidAccessKeyId")) {
-		ch_error_set(e, -EACCES, "%ld InvalidAccessKeyId: remote %s does not know access key \"%s\"",
+		ch_error_set(e, -EACCES,
+			     "%ld InvalidAccessKeyId: remote %s does not know access key \"%s\"",
 			     status, s->name, s->access);
 		return ch_error_hint(e, "correct access_key of remote %s", s->name);
 	}
 	if (!strcmp(code, "RequestTimeTooSkewed")) {
-		ch_error_set(e, -EACCES, "%ld RequestTimeTooSkewed: the clocks of this machine and of remote %s differ",
+		ch_error_set(e, -EACCES,
+			     "%ld RequestTimeTooSkewed: the clocks of this machine and of remote "
+			     "%s differ",
 			     status, s->name);
 		return ch_error_hint(e, "set the clock (timedatectl status)");
 	}
-	ch_error_set(e, -EACCES, "%ld %s: remote %s does not allow access key \"%s\" to use bucket \"%s\"",
+	ch_error_set(e, -EACCES,
+		     "%ld %s: remote %s does not allow access key \"%s\" to use bucket \"%s\"",
 		     status, code[0] ? code : "Forbidden", s->name, s->access, s->bucket);
-	return ch_error_hint(e, "allow it to get, put and list in this bucket, or give another access_key");
+	return ch_error_hint(
+		e, "allow it to get, put and list in this bucket, or give another access_key");
 }
 
 static int refused(struct s3 *s, struct xfer *x, long status, bool *ret_again)
@@ -342,15 +349,16 @@ static int refused(struct s3 *s, struct xfer *x, long status, bool *ret_again)
 	}
 	if (status == 404)
 		return ch_error_set(e, -ENOENT, "remote %s: no object %s", s->name, x->req->key);
-	if (status == 412 || (x->req->op == CH_STORE_MAKE_BUCKET && status == 409))
+	if (status == 412 || (x->req->op == CH_BUCKET_MAKE_BUCKET && status == 409))
 		return ch_error_set(e, -EEXIST, "remote %s: object %s is there already", s->name,
 				    x->req->key);
 	if (status == 416)
-		return ch_error_set(e, -EBADMSG, "remote %s: object %s is shorter than it was written",
-				    s->name, x->req->key);
+		return ch_error_set(e, -EBADMSG,
+				    "remote %s: object %s is shorter than it was written", s->name,
+				    x->req->key);
 	if (status == 501)
-		return ch_error_set(e, -EOPNOTSUPP, "remote %s does not implement conditional writes",
-				    s->name);
+		return ch_error_set(e, -EOPNOTSUPP,
+				    "remote %s does not implement conditional writes", s->name);
 	*ret_again = status >= 500 || status == 429 || status == 408 || status == 409 ||
 		     !strcmp(code, "RequestTimeout") || !strcmp(code, "BadDigest") ||
 		     !strcmp(code, "XAmzContentSHA256Mismatch");
@@ -372,9 +380,11 @@ static int not_reached(struct s3 *s, struct xfer *x, CURLcode code, bool *ret_ag
 	*ret_again = code != CURLE_URL_MALFORMAT && code != CURLE_PEER_FAILED_VERIFICATION &&
 		     code != CURLE_SSL_CACERT_BADFILE && code != CURLE_UNSUPPORTED_PROTOCOL;
 	ch_error_set_exit(e, code == CURLE_OPERATION_TIMEDOUT ? -ETIMEDOUT : -ENETUNREACH,
-			  CH_EXIT_FAILED, "remote %s: %s does not answer: %s", s->name, s->endpoint, why);
+			  CH_EXIT_FAILED, "remote %s: %s does not answer: %s", s->name, s->endpoint,
+			  why);
 	if (code == CURLE_PEER_FAILED_VERIFICATION)
-		return ch_error_hint(e, "the certificate of %s is not trusted by this machine", s->host);
+		return ch_error_hint(e, "the certificate of %s is not trusted by this machine",
+				     s->host);
 	return ch_error_hint(e, "check the network and the endpoint of remote %s", s->name);
 }
 
@@ -389,7 +399,7 @@ static int outcome(struct s3 *s, struct xfer *x, CURLcode code, bool *ret_again)
 	curl_easy_getinfo(x->easy, CURLINFO_RESPONSE_CODE, &status);
 	if (status < 200 || status >= 300)
 		return refused(s, x, status, ret_again);
-	if (x->req->op == CH_STORE_HEAD) {
+	if (x->req->op == CH_BUCKET_HEAD) {
 		curl_easy_getinfo(x->easy, CURLINFO_CONTENT_LENGTH_DOWNLOAD_T, &length);
 		x->req->size_bytes = length < 0 ? 0 : (uint64_t)length;
 	}
@@ -467,7 +477,7 @@ static bool harvest(struct s3 *s)
 	return any;
 }
 
-static int s3_run(struct ch_store *store, unsigned int wait_ms)
+static int s3_run(struct ch_bucket *store, unsigned int wait_ms)
 {
 	struct s3 *s = (struct s3 *)store;
 	int running;
@@ -482,7 +492,7 @@ static int s3_run(struct ch_store *store, unsigned int wait_ms)
 	return (int)s->count;
 }
 
-static void s3_abort(struct ch_store *store)
+static void s3_abort(struct ch_bucket *store)
 {
 	struct s3 *s = (struct s3 *)store;
 	struct xfer *x;
@@ -499,10 +509,10 @@ static void s3_abort(struct ch_store *store)
 }
 
 static int list_page(struct s3 *s, const char *prefix, struct ch_s3_listing *page,
-		     ch_store_list_fn fn, void *arg, struct ch_error *e)
+		     ch_bucket_list_fn fn, void *arg, struct ch_error *e)
 {
-	struct ch_store_req req = {.op = CH_STORE_GET, .len_max = LISTING_MAX};
-	char query[8192], token[6200], encoded[CH_STORE_KEY_BYTES * 3 + 1];
+	struct ch_bucket_req req = {.op = CH_BUCKET_GET, .len_max = LISTING_MAX};
+	char query[8192], token[6200], encoded[CH_BUCKET_KEY_BYTES * 3 + 1];
 	int err;
 
 	if (ch_uri_encode(prefix, 0, encoded, sizeof(encoded)) ||
@@ -522,14 +532,15 @@ static int list_page(struct s3 *s, const char *prefix, struct ch_s3_listing *pag
 	} else {
 		err = ch_s3_parse_listing(req.data.data, req.data.len, page, fn, arg);
 		if (err == -EBADMSG)
-			ch_error_set(e, err, "remote %s: %s is no S3 server: its answer is no listing",
+			ch_error_set(e, err,
+				     "remote %s: %s is no S3 server: its answer is no listing",
 				     s->name, s->endpoint);
 	}
 	ch_buf_free(&req.data);
 	return err;
 }
 
-static int s3_list(struct ch_store *store, const char *prefix, ch_store_list_fn fn, void *arg,
+static int s3_list(struct ch_bucket *store, const char *prefix, ch_bucket_list_fn fn, void *arg,
 		   struct ch_error *e)
 {
 	struct ch_s3_listing page = {.truncated = true};
@@ -539,12 +550,13 @@ static int s3_list(struct ch_store *store, const char *prefix, ch_store_list_fn 
 	while (!err && page.truncated) {
 		err = list_page((struct s3 *)store, prefix, &page, fn, arg, e ? e : &unused);
 		if (!err && page.truncated && !page.token[0])
-			err = ch_error_set(e, -EBADMSG, "a listing that goes on does not say where");
+			err = ch_error_set(e, -EBADMSG,
+					   "a listing that goes on does not say where");
 	}
 	return err;
 }
 
-static void s3_destroy(struct ch_store *store)
+static void s3_destroy(struct ch_bucket *store)
 {
 	struct s3 *s = (struct s3 *)store;
 
@@ -559,7 +571,7 @@ static void s3_destroy(struct ch_store *store)
 	free(s);
 }
 
-static const struct ch_store_ops s3_ops = {
+static const struct ch_bucket_ops s3_ops = {
 	.submit = s3_submit,
 	.run = s3_run,
 	.abort = s3_abort,
@@ -591,7 +603,8 @@ static int parse_endpoint(struct s3 *s, const char *endpoint, struct ch_error *e
 	     (!strcmp(scheme, "http") || !strcmp(scheme, "https"));
 	if (ok) {
 		(void)curl_url_get(u, CURLUPART_PORT, &port, CURLU_NO_DEFAULT_PORT);
-		snprintf(s->host, sizeof(s->host), "%s%s%s", host, port ? ":" : "", port ? port : "");
+		snprintf(s->host, sizeof(s->host), "%s%s%s", host, port ? ":" : "",
+			 port ? port : "");
 		snprintf(s->endpoint, sizeof(s->endpoint), "%s://%s", scheme, s->host);
 	}
 	curl_free(scheme);
@@ -605,7 +618,7 @@ static int parse_endpoint(struct s3 *s, const char *endpoint, struct ch_error *e
 	return ch_error_hint(e, "write it as https://host[:port]");
 }
 
-int ch_s3_create(struct ch_store **ret, const struct ch_s3_config *c, struct ch_error *e)
+int ch_s3_create(struct ch_bucket **ret, const struct ch_s3_config *c, struct ch_error *e)
 {
 	struct s3 *s = calloc(1, sizeof(*s));
 	int err;
@@ -627,7 +640,8 @@ int ch_s3_create(struct ch_store **ret, const struct ch_s3_config *c, struct ch_
 		err = copy(s->ca_file, sizeof(s->ca_file), c->ca_file, "ca_file", e);
 	if (!err && (!c->secret_key || !c->secret_key[0]))
 		err = ch_error_set(e, -EINVAL, "the remote has no secret key");
-	if (!err && strspn(s->bucket, "abcdefghijklmnopqrstuvwxyz0123456789.-") != strlen(s->bucket))
+	if (!err &&
+	    strspn(s->bucket, "abcdefghijklmnopqrstuvwxyz0123456789.-") != strlen(s->bucket))
 		err = ch_error_set(e, -EINVAL, "\"%s\" cannot be the name of a bucket", s->bucket);
 	if (!err)
 		err = parse_endpoint(s, c->endpoint ? c->endpoint : "", e);

@@ -18,7 +18,7 @@ struct parse {
 	bool overflow;
 	/* listing */
 	struct ch_s3_listing *listing;
-	ch_store_list_fn fn;
+	ch_bucket_list_fn fn;
 	void *arg;
 	char key[TEXT_MAX];
 	uint64_t size_bytes;
@@ -145,8 +145,8 @@ static int run(struct parse *p, const void *xml, size_t len)
 	return status == XML_STATUS_OK ? 0 : -EBADMSG;
 }
 
-int ch_s3_parse_listing(const void *xml, size_t len, struct ch_s3_listing *ret, ch_store_list_fn fn,
-			void *arg)
+int ch_s3_parse_listing(const void *xml, size_t len, struct ch_s3_listing *ret,
+			ch_bucket_list_fn fn, void *arg)
 {
 	struct parse p = {.listing = ret, .fn = fn, .arg = arg};
 	int err;

@@ -11,7 +11,8 @@
 
 int ch_uri_encode(const char *in, int path, char *ret, size_t size)
 {
-	static const char keep[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
+	static const char keep[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~";
 	size_t n = 0;
 
 	for (; *in; in++) {
@@ -76,7 +77,8 @@ static void signing_key(const struct ch_sigv4_key *key, const char day[9],
 	char start[512];
 	int n = snprintf(start, sizeof(start), "AWS4%s", key->secret);
 
-	ch_hmac_sha256(start, (size_t)n < sizeof(start) ? (size_t)n : sizeof(start) - 1, day, 8, ret);
+	ch_hmac_sha256(start, (size_t)n < sizeof(start) ? (size_t)n : sizeof(start) - 1, day, 8,
+		       ret);
 	ch_hmac_sha256(ret, CH_HASH_BYTES, key->region, strlen(key->region), ret);
 	ch_hmac_sha256(ret, CH_HASH_BYTES, key->service, strlen(key->service), ret);
 	ch_hmac_sha256(ret, CH_HASH_BYTES, "aws4_request", 12, ret);

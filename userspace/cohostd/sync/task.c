@@ -12,9 +12,9 @@
 #include "cohostd/sync/s3.h"
 #include "lib/json.h"
 
-#define KEY_BYTES_MAX	 4096
-#define LIST_MAX	 100
-#define PROGRESS_MS	 250
+#define KEY_BYTES_MAX	  4096
+#define LIST_MAX	  100
+#define PROGRESS_MS	  250
 #define EXTENTS_BYTES_MAX (1ull << 32)
 
 /* What a task opens; closed by task_close(). */
@@ -97,7 +97,8 @@ static int key_from_config(struct ctx *c, const char *volume)
 	if (hex && strlen(hex) / 2 <= sizeof(c->key_bytes)) {
 		len = strlen(hex) / 2;
 		if (ch_unhex(hex, c->key_bytes, len))
-			return ch_error_set(e, -EINVAL, "the key of volume %s is malformed", volume);
+			return ch_error_set(e, -EINVAL, "the key of volume %s is malformed",
+					    volume);
 		c->key = (struct ch_key_source){CH_SLOT_KEY_FILE, c->key_bytes, len};
 		return 0;
 	}
@@ -108,13 +109,15 @@ static int key_from_config(struct ctx *c, const char *volume)
 	}
 	if (why)
 		return ch_error_set(e, -ENOENT, "no key for volume %s: %s", volume, why);
-	ch_error_set_exit(e, -ENOKEY, CH_EXIT_PERMISSION, "there is no key for volume \"%s\"", volume);
-	return ch_error_hint(e, "name its key_file below volumes: in the configuration, or give: key FILE");
+	ch_error_set_exit(e, -ENOKEY, CH_EXIT_PERMISSION, "there is no key for volume \"%s\"",
+			  volume);
+	return ch_error_hint(
+		e, "name its key_file below volumes: in the configuration, or give: key FILE");
 }
 
 /* Remote (that of the volume when none is named), key, store. */
-static int ctx_open(struct ctx *c, struct ch_sync_task *task, const char *remote, const char *volume,
-		    int key_fd)
+static int ctx_open(struct ctx *c, struct ch_sync_task *task, const char *remote,
+		    const char *volume, int key_fd)
 {
 	json_t *v = ch_sync_config_volume(task->config, volume);
 	int err;
@@ -127,8 +130,8 @@ static int ctx_open(struct ctx *c, struct ch_sync_task *task, const char *remote
 	if (!remote || !remote[0])
 		remote = v ? ch_json_str(v, "remote") : NULL;
 	if (!remote) {
-		ch_error_set(&task->error, -ENOENT, "volume \"%s\" has no remote in the configuration",
-			     volume);
+		ch_error_set(&task->error, -ENOENT,
+			     "volume \"%s\" has no remote in the configuration", volume);
 		return ch_error_hint(&task->error, "name it below volumes:, or give: remote NAME");
 	}
 	err = key_fd >= 0 ? key_from_fd(c, key_fd) : key_from_config(c, volume);
@@ -143,7 +146,7 @@ static void ctx_close(struct ctx *c)
 		c->task->requests = c->repo.store->requests;
 		c->task->retries = c->repo.store->retries;
 	}
-	ch_store_destroy(c->repo.store);
+	ch_bucket_destroy(c->repo.store);
 	ch_crypto_wipe(c->key_bytes, sizeof(c->key_bytes));
 }
 
@@ -204,13 +207,13 @@ static int load_extents(const struct ch_call *call, struct ch_block_extent **ret
 static json_t *checkpoint_json(const struct ctx *c, const struct ch_checkpoint_result *r)
 {
 	return json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:b,s:b}", "volume",
-			 c->repo.volume, "remote", c->repo.remote, "checkpoint", r->id, "hash", r->hash,
-			 "scanned_bytes", (json_int_t)r->scanned_bytes, "changed_bytes",
+			 c->repo.volume, "remote", c->repo.remote, "checkpoint", r->id, "hash",
+			 r->hash, "scanned_bytes", (json_int_t)r->scanned_bytes, "changed_bytes",
 			 (json_int_t)r->changed_bytes, "zeroed_bytes", (json_int_t)r->zeroed_bytes,
 			 "uploaded_bytes", (json_int_t)r->uploaded_bytes, "resumed_bytes",
 			 (json_int_t)r->resumed_bytes, "packs", (json_int_t)r->packs, "requests",
-			 (json_int_t)r->requests, "elapsed_ms", (json_int_t)r->elapsed_ms, "full_map",
-			 r->full_map, "unchanged", r->unchanged);
+			 (json_int_t)r->requests, "elapsed_ms", (json_int_t)r->elapsed_ms,
+			 "full_map", r->full_map, "unchanged", r->unchanged);
 }
 
 static int run_checkpoint(struct ctx *c)
@@ -259,13 +262,13 @@ static int run_restore(struct ctx *c, bool verify)
 	err = ch_sync_restore(&args, &r, &t->error);
 	if (err)
 		return err;
-	t->result = json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "volume",
-			      c->repo.volume, "remote", c->repo.remote, "checkpoint", r.id, "hash", r.hash,
-			      "checkpoint_time_s", (json_int_t)(r.time_ns / 1000000000u), "size_bytes",
-			      (json_int_t)r.size_bytes, "data_bytes", (json_int_t)r.data_bytes,
-			      "zeroed_bytes", (json_int_t)r.zeroed_bytes, "received_bytes",
-			      (json_int_t)r.received_bytes, "packs", (json_int_t)r.packs, "requests",
-			      (json_int_t)r.requests, "elapsed_ms", (json_int_t)r.elapsed_ms);
+	t->result = json_pack(
+		"{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "volume", c->repo.volume,
+		"remote", c->repo.remote, "checkpoint", r.id, "hash", r.hash, "checkpoint_time_s",
+		(json_int_t)(r.time_ns / 1000000000u), "size_bytes", (json_int_t)r.size_bytes,
+		"data_bytes", (json_int_t)r.data_bytes, "zeroed_bytes", (json_int_t)r.zeroed_bytes,
+		"received_bytes", (json_int_t)r.received_bytes, "packs", (json_int_t)r.packs,
+		"requests", (json_int_t)r.requests, "elapsed_ms", (json_int_t)r.elapsed_ms);
 	return 0;
 }
 
@@ -296,11 +299,12 @@ int ch_sync_task_job(struct ch_sync_task *t)
 static int on_info(void *arg, const struct ch_checkpoint_info *i)
 {
 	return json_array_append_new(
-		arg, json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:b}", "checkpoint", i->id, "hash", i->hash,
-			       "time_s", (json_int_t)(i->time_ns / 1000000000u), "size_bytes",
-			       (json_int_t)i->size_bytes, "changed_bytes", (json_int_t)i->changed_bytes,
-			       "stored_bytes", (json_int_t)i->stored_bytes, "generation",
-			       (json_int_t)i->gen, "full_map", i->full_map));
+		arg,
+		json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:b}", "checkpoint", i->id, "hash", i->hash,
+			  "time_s", (json_int_t)(i->time_ns / 1000000000u), "size_bytes",
+			  (json_int_t)i->size_bytes, "changed_bytes", (json_int_t)i->changed_bytes,
+			  "stored_bytes", (json_int_t)i->stored_bytes, "generation",
+			  (json_int_t)i->gen, "full_map", i->full_map));
 }
 
 int ch_sync_task_list(struct ch_sync_task *t)
@@ -318,8 +322,8 @@ int ch_sync_task_list(struct ch_sync_task *t)
 		list = json_array();
 		err = ch_sync_list(&c.repo, LIST_MAX, on_info, list, &t->error);
 		if (!err)
-			t->result = json_pack("{s:s,s:s,s:o}", "volume", volume, "remote", c.repo.remote,
-					      "checkpoints", list);
+			t->result = json_pack("{s:s,s:s,s:o}", "volume", volume, "remote",
+					      c.repo.remote, "checkpoints", list);
 		else
 			json_decref(list);
 	}
@@ -331,9 +335,10 @@ int ch_sync_task_list(struct ch_sync_task *t)
 static int probe(struct ctx *c, json_t *result)
 {
 	static const char text[] = "cohost remote check\n";
-	struct ch_store *s = c->repo.store;
+	struct ch_bucket *s = c->repo.store;
 	struct ch_error *e = &c->task->error;
-	struct ch_store_req req = {.body = text, .body_len = sizeof(text) - 1, .if_none_match = true};
+	struct ch_bucket_req req = {
+		.body = text, .body_len = sizeof(text) - 1, .if_none_match = true};
 	uint8_t salt[8];
 	int err;
 
@@ -341,30 +346,31 @@ static int probe(struct ctx *c, json_t *result)
 	memcpy(req.key, "probe/", 6);
 	ch_hex(salt, sizeof(salt), req.key + 6);
 	ch_sha256(text, req.body_len, req.body_hash);
-	req.op = CH_STORE_PUT;
-	err = ch_store_do(s, &req, e);
+	req.op = CH_BUCKET_PUT;
+	err = ch_bucket_do(s, &req, e);
 	if (err)
 		return err;
-	err = ch_store_do(s, &req, NULL);
+	err = ch_bucket_do(s, &req, NULL);
 	json_object_set_new(result, "conditional_put", json_boolean(err == -EEXIST));
-	req.op = CH_STORE_GET;
+	req.op = CH_BUCKET_GET;
 	req.if_none_match = false;
 	req.range_offset = 7;
 	req.range_len = 6;
 	req.len_max = sizeof(text);
-	err = ch_store_do(s, &req, NULL);
-	json_object_set_new(result, "range_get",
-			    json_boolean(!err && req.data.len == 6 && !memcmp(req.data.data, "remote", 6)));
+	err = ch_bucket_do(s, &req, NULL);
+	json_object_set_new(
+		result, "range_get",
+		json_boolean(!err && req.data.len == 6 && !memcmp(req.data.data, "remote", 6)));
 	ch_buf_free(&req.data);
-	req.op = CH_STORE_DELETE;
+	req.op = CH_BUCKET_DELETE;
 	req.range_len = 0;
-	return ch_store_do(s, &req, e);
+	return ch_bucket_do(s, &req, e);
 }
 
 int ch_sync_task_check(struct ch_sync_task *t)
 {
 	const char *remote = ch_json_str(t->call->body, "remote");
-	struct ch_store_req make = {.op = CH_STORE_MAKE_BUCKET};
+	struct ch_bucket_req make = {.op = CH_BUCKET_MAKE_BUCKET};
 	struct ctx c = {.task = t};
 	json_t *r, *result;
 	bool created = false;
@@ -376,10 +382,10 @@ int ch_sync_task_check(struct ch_sync_task *t)
 	if (err)
 		return err;
 	r = ch_sync_config_remote(t->config, remote);
-	result = json_pack("{s:s,s:O,s:O}", "remote", remote, "endpoint", json_object_get(r, "endpoint"),
-			   "bucket", json_object_get(r, "bucket"));
+	result = json_pack("{s:s,s:O,s:O}", "remote", remote, "endpoint",
+			   json_object_get(r, "endpoint"), "bucket", json_object_get(r, "bucket"));
 	if (ch_json_bool(t->call->body, "create", false)) {
-		err = ch_store_do(c.repo.store, &make, &t->error);
+		err = ch_bucket_do(c.repo.store, &make, &t->error);
 		created = !err;
 		if (err == -EEXIST)
 			err = 0;
@@ -389,7 +395,8 @@ int ch_sync_task_check(struct ch_sync_task *t)
 	json_object_set_new(result, "created", json_boolean(created));
 	if (!err && !ch_json_bool(result, "conditional_put", false)) {
 		err = ch_error_set(&t->error, -EOPNOTSUPP,
-				   "remote %s ignores conditional writes: two machines could overwrite each other",
+				   "remote %s ignores conditional writes: two machines could "
+				   "overwrite each other",
 				   remote);
 		ch_error_hint(&t->error, "use a server that implements If-None-Match");
 	}

@@ -13,7 +13,8 @@
 #define JOURNAL_BYTES_MAX  (1ull << 30)
 #define JOURNAL_LABEL	   "cohost journal key v1"
 
-static void spool_name(const struct ch_repo_args *a, const char *pack, char ret[CH_STATE_NAME_BYTES])
+static void spool_name(const struct ch_repo_args *a, const char *pack,
+		       char ret[CH_STATE_NAME_BYTES])
 {
 	char suffix[128];
 
@@ -82,7 +83,7 @@ void ch_upload_free(struct ch_upload *u)
 	free(u->spare);
 }
 
-static void on_put(struct ch_store_req *req)
+static void on_put(struct ch_bucket_req *req)
 {
 	struct ch_upload *u = req->user;
 	struct ch_upload_slot *slot = NULL;
@@ -116,14 +117,14 @@ static int failed(struct ch_upload *u, struct ch_error *e)
 int ch_upload_pump(struct ch_upload *u, struct ch_error *e)
 {
 	if (u->busy_count)
-		ch_store_run(u->args->store, 0);
+		ch_bucket_run(u->args->store, 0);
 	return failed(u, e);
 }
 
 int ch_upload_wait(struct ch_upload *u, struct ch_error *e)
 {
 	while (u->busy_count && !u->result)
-		ch_store_run(u->args->store, 500);
+		ch_bucket_run(u->args->store, 500);
 	return failed(u, e);
 }
 
@@ -134,7 +135,7 @@ int ch_upload_pack(struct ch_upload *u, const struct ch_pack_ref *ref, uint8_t *
 	int err;
 
 	while (u->busy_count == CH_UPLOADS_MAX && !u->result)
-		ch_store_run(u->args->store, 500);
+		ch_bucket_run(u->args->store, 500);
 	err = failed(u, e);
 	if (err) {
 		free(data);
@@ -144,7 +145,7 @@ int ch_upload_pack(struct ch_upload *u, const struct ch_pack_ref *ref, uint8_t *
 		if (!u->slots[i].busy)
 			slot = &u->slots[i];
 	memset(&slot->req, 0, sizeof(slot->req));
-	slot->req.op = CH_STORE_PUT;
+	slot->req.op = CH_BUCKET_PUT;
 	slot->req.body = data;
 	slot->req.body_len = ref->size_bytes;
 	slot->req.done = on_put;
@@ -156,7 +157,7 @@ int ch_upload_pack(struct ch_upload *u, const struct ch_pack_ref *ref, uint8_t *
 	u->busy_count++;
 	/* A full state directory must not stop an upload: without spool a kill costs this pack. */
 	(void)spool_write(u->args, slot->req.key, data, ref->size_bytes);
-	ch_store_submit(u->args->store, &slot->req);
+	ch_bucket_submit(u->args->store, &slot->req);
 	return failed(u, e);
 }
 
@@ -263,7 +264,7 @@ out:
 static int spool_send(const struct ch_repo_args *a, const struct ch_pack_ref *ref, const char *pack,
 		      struct ch_error *e)
 {
-	struct ch_store_req req = {.op = CH_STORE_PUT};
+	struct ch_bucket_req req = {.op = CH_BUCKET_PUT};
 	char name[CH_STATE_NAME_BYTES];
 	uint8_t *data, hash[CH_HASH_BYTES];
 	int fd, err = -ENOENT;
@@ -282,7 +283,7 @@ static int spool_send(const struct ch_repo_args *a, const struct ch_pack_ref *re
 			req.body = data;
 			req.body_len = ref->size_bytes;
 			memcpy(req.body_hash, hash, sizeof(hash));
-			err = ch_store_do(a->store, &req, e);
+			err = ch_bucket_do(a->store, &req, e);
 		}
 	}
 	free(data);
@@ -300,10 +301,10 @@ static int journal_check(const struct ch_repo_args *a, struct ch_map *pending, s
 
 	for (size_t i = 0; i < pending->packs_count && !err; i++) {
 		const struct ch_pack_ref *ref = &pending->packs[i];
-		struct ch_store_req req = {.op = CH_STORE_HEAD};
+		struct ch_bucket_req req = {.op = CH_BUCKET_HEAD};
 
 		ch_pack_name(ref->hash, req.key);
-		err = ch_store_do(a->store, &req, e);
+		err = ch_bucket_do(a->store, &req, e);
 		if (!err && req.size_bytes == ref->size_bytes) {
 			there[i] = true;
 			spool_remove(a, req.key);
@@ -338,7 +339,8 @@ static int journal_begin(struct ch_journal *j, const struct ch_keys *keys)
 		       O_WRONLY | O_CREAT | O_TRUNC | O_APPEND | O_CLOEXEC, 0600);
 	if (j->fd < 0)
 		return -errno;
-	err = ch_aead_seal_init(&j->aead, ch_crypto_best_suite(), keys->epoch_key, JOURNAL_LABEL, &ah);
+	err = ch_aead_seal_init(&j->aead, ch_crypto_best_suite(), keys->epoch_key, JOURNAL_LABEL,
+				&ah);
 	if (err)
 		return err;
 	ch_le_put(head + 8, ah.suite, 4);
@@ -367,7 +369,10 @@ int ch_journal_open(struct ch_journal *j, const struct ch_repo_args *args,
 		if (!err)
 			err = journal_check(args, pending, e);
 		if (err)
-			return e && e->err ? err : ch_error_set(e, err, "cannot read the journal of the last upload");
+			return e && e->err
+				       ? err
+				       : ch_error_set(e, err,
+						      "cannot read the journal of the last upload");
 	}
 	/* The new one is complete before it takes the place of the old one. */
 	if (journal_begin(j, keys) || ch_journal_add(j, pending, 0) ||

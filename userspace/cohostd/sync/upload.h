@@ -16,7 +16,7 @@
 #define CH_UPLOADS_MAX 2 /* packs in flight; a third is being filled */
 
 struct ch_upload_slot {
-	struct ch_store_req req;
+	struct ch_bucket_req req;
 	uint8_t *data;
 	bool busy;
 };

@@ -64,9 +64,10 @@ static void start(struct sync *s, struct ch_call *call, int (*run)(struct ch_syn
 
 	if (s->stopping || s->tasks_count >= TASKS_MAX || busy_with(s, lock_name)) {
 		ch_error_set(&e, -EBUSY, "%s",
-			     s->stopping ? "the sync worker is stopping" :
-			     s->tasks_count >= TASKS_MAX ? "too many sync jobs at once" :
-			     "a job of this volume is running already");
+			     s->stopping ? "the sync worker is stopping"
+			     : s->tasks_count >= TASKS_MAX
+				     ? "too many sync jobs at once"
+				     : "a job of this volume is running already");
 		ch_error_hint(&e, "see it: cohostctl job list");
 		ch_call_error(call, &e);
 		return;
@@ -136,7 +137,8 @@ static void on_wake(struct ch_op *op, int res, uint32_t flags)
 					 atomic_load(&t->total_bytes), phase);
 		at = &t->next;
 	}
-	ch_ring_read(s->ring, &s->wake_op, on_wake, s->wake_fd, &s->wake_count, sizeof(s->wake_count), -1);
+	ch_ring_read(s->ring, &s->wake_op, on_wake, s->wake_fd, &s->wake_count,
+		     sizeof(s->wake_count), -1);
 }
 
 static void on_job(struct ch_worker *w, struct ch_call *call)
@@ -194,8 +196,8 @@ static void on_metrics(struct ch_worker *w, struct ch_call *call)
 		     "cohost_sync_requests_total %" PRIu64 "\n"
 		     "# TYPE cohost_sync_retries counter\n"
 		     "cohost_sync_retries_total %" PRIu64 "\n",
-		     s->tasks_count, s->jobs_done, s->jobs_failed, s->uploaded_bytes, s->received_bytes,
-		     s->requests, s->retries);
+		     s->tasks_count, s->jobs_done, s->jobs_failed, s->uploaded_bytes,
+		     s->received_bytes, s->requests, s->retries);
 	ch_call_text(call, text, (size_t)n);
 }
 
@@ -233,7 +235,8 @@ int ch_sync_main(struct ch_worker *w)
 		return 1;
 	if (ch_ring_create(&s.ring, 64))
 		goto out;
-	ch_ring_read(s.ring, &s.wake_op, on_wake, s.wake_fd, &s.wake_count, sizeof(s.wake_count), -1);
+	ch_ring_read(s.ring, &s.wake_op, on_wake, s.wake_fd, &s.wake_count, sizeof(s.wake_count),
+		     -1);
 	if (!ch_worker_serve(w, s.ring, verbs, on_stop, &s)) {
 		ch_worker_ready(w);
 		err = ch_ring_run(s.ring) < 0;
