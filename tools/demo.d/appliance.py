@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: MIT
+"""The appliance the demo drives: a VM by default, this very machine with --host.
+
+Both offer the same few things: run a command as root, the block devices, the
+interface viewers come in by, and a power cut.
+"""
+import json
+import os
+import shlex
+import shutil
+import subprocess
+
+from lab import APPLIANCE_ADDRESS, BUILD, LAB_ADDRESS, TREE, DemoError
+import vm
+
+PATH = f"{BUILD}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Appliance:
+    """What both kinds share: commands on top of execute(argv) -> (status, out, err)."""
+
+    def sh(self, script, timeout=300, check=True):
+        status, out, err = self.execute(["/bin/bash", "-c", script], timeout)
+        if check and status:
+            raise DemoError(f"in the appliance: {script.strip()[:160]}: exit {status}: "
+                            f"{(err or out).decode(errors='replace').strip()[-800:]}")
+        return out.decode(errors="replace")
+
+    def ctl(self, *words, timeout=300, check=True):
+        """cohostctl -j: the last JSON document it prints."""
+        status, out, err = self.execute(["cohostctl", "-j", *words], timeout)
+        documents = [line for line in out.decode(errors="replace").splitlines() if line.strip()]
+        try:
+            answer = json.loads(out)
+        except ValueError:
+            try:
+                answer = json.loads(documents[-1])
+            except (ValueError, IndexError):
+                answer = {}
+        if check and status:
+            raise DemoError(f"cohostctl {shlex.join(words)}: exit {status}: "
+                            f"{json.dumps(answer.get('error', {})) or err.decode(errors='replace')[-600:]}")
+        answer["exit"] = status
+        return answer
+
+
+class VmAppliance(Appliance):
+    fast, slow, spare_fast, spare_slow = "/dev/vm/fast", "/dev/vm/slow", "/dev/vm/fast2", "/dev/vm/slow2"
+    interface = "eth0"
+    cuts_power = True
+
+    def __init__(self, lab, kernel):
+        lab.create_tap("tap0")
+        self.lab = lab
+        self.kernel = kernel
+        self.machine = self._machine("a", ["name=fast,size=256M,cache=volatile", "name=slow,size=1G,cache=volatile"])
+        self.description = f"VM, kernel {self.machine.kernel}, {vm.accelerator(self.machine.kernel)}"
+        self.boots = 0
+
+    def _machine(self, letter, disks):
+        return vm.Machine(f"demo-{os.getpid()}-{letter}", kernel=self.kernel, disks=[vm.Disk(d) for d in disks],
+                          net="tap0", namespace=self.lab.namespace, address=f"{APPLIANCE_ADDRESS}/24",
+                          gateway=LAB_ADDRESS, memory_mib=2048)
+
+    def replace(self):
+        """Another appliance, empty, at the same address."""
+        self.machine.stop()
+        self.machine.forget()
+        self.machine = self._machine("b", ["name=fast2,size=256M", "name=slow2,size=1G"])
+
+    def boot(self):
+        self.boots += 1
+        self.machine.start(cut_seed=self.boots)
+
+    def execute(self, argv, timeout):
+        return self.machine.run(argv, env={"PATH": PATH}, timeout=timeout)
+
+    def cut(self):
+        self.machine.cut()
+
+    def disk_log(self):
+        with open(os.path.join(self.machine.state, "fast.log"), encoding="ascii") as file:
+            return file.read().strip().splitlines()[-1:]
+
+    def reach(self):
+        return f"its sockets are {self.machine.sockets}/agent0-7, its disks {self.machine.state}"
+
+    def destroy(self):
+        self.machine.destroy()
+        self.machine.forget()
+
+
+class HostAppliance(Appliance):
+    """This machine's kernel, loop devices, and a veth pair into the lab.
+
+    There is no plug to pull: the cut takes the volume away below a running
+    workload, with nothing sealed, as a crash of the fast path of events would.
+    """
+    interface = "cohost-demo0"
+    cuts_power = False
+
+    def __init__(self, lab, kernel):
+        self.work = lab.work
+        self.description = f"this machine, kernel {os.uname().release}"
+        self.loops = []
+        lab.ip("link", "add", self.interface, "type", "veth", "peer", "name", "lab0", "netns", lab.namespace)
+        lab.ip("address", "add", f"{APPLIANCE_ADDRESS}/24", "dev", self.interface)
+        lab.ip("link", "set", self.interface, "up")
+        lab.ip("-n", lab.namespace, "address", "add", f"{LAB_ADDRESS}/24", "dev", "lab0")
+        lab.ip("-n", lab.namespace, "link", "set", "lab0", "up")
+        self.fast, self.slow = self._loop("fast", 256), self._loop("slow", 1024)
+        self.spare_fast, self.spare_slow = self._loop("fast2", 256), self._loop("slow2", 1024)
+
+    def _loop(self, name, mib):
+        image = os.path.join(self.work, name + ".img")
+        with open(image, "wb") as file:
+            file.truncate(mib << 20)
+        device = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True,
+                                text=True).stdout.strip()
+        self.loops.append(device)
+        return device
+
+    def boot(self):
+        ko = os.path.join(BUILD, "kmod", os.uname().release, "cohost.ko")
+        if not os.path.exists(ko):
+            raise DemoError(f"no module for this kernel: install linux-headers-{os.uname().release} and run "
+                            "tools/setup, or leave --host away to use a VM")
+        script = "modprobe -a dm_mod libcrc32c; lsmod | grep -q '^cohost ' || insmod " + shlex.quote(ko)
+        self.sh(script)
+
+    def execute(self, argv, timeout):
+        done = subprocess.run(argv, cwd=TREE, env={**os.environ, "PATH": PATH}, capture_output=True,
+                              stdin=subprocess.DEVNULL, timeout=timeout, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    def cut(self):
+        self.sh("umount -l /srv/media; dmsetup suspend --noflush --nolockfs cohost-media; "
+                "dmsetup remove --force cohost-media", check=False)
+
+    def replace(self):
+        """The next one is empty: daemon and volume of the first are gone."""
+        self._stop_all()
+
+    def disk_log(self):
+        return []
+
+    def reach(self):
+        return "it is this machine: cohostctl status"
+
+    def _stop_all(self):
+        self.sh("[ ! -S /run/cohost/admin.sock ] || kill $(cohostctl -j status | jq -r .pid); umount /srv/media; "
+                "cohostctl -y volume stop media", check=False)
+
+    def destroy(self):
+        self._stop_all()
+        self.sh("rmmod cohost", check=False)
+        for device in self.loops:
+            subprocess.run(["losetup", "-d", device], check=False)
+        for name in ("fast", "slow", "fast2", "slow2"):
+            if os.path.exists(os.path.join(self.work, name + ".img")):
+                os.unlink(os.path.join(self.work, name + ".img"))
+        shutil.rmtree("/run/cohost", ignore_errors=True)
