@@ -350,6 +350,12 @@ void ch_fetch_more(struct ch_fetch *f)
 		body_pump(f);
 }
 
+void ch_fetch_limit(struct ch_fetch *f, uint32_t limit_ms)
+{
+	if (!f->got_head && !f->ended)
+		ch_timer_after_ms(f->ring, &f->total, on_total, limit_ms);
+}
+
 struct ch_fetch *ch_fetch_start(struct ch_ring *ring, struct ch_upstream *up, char *request,
 				size_t len, bool head_request, bool has_body,
 				const struct ch_fetch_ops *ops, void *arg)

@@ -71,6 +71,8 @@ struct ch_fetch {
 struct ch_fetch *ch_fetch_start(struct ch_ring *ring, struct ch_upstream *up, char *request,
 				size_t len, bool head_request, bool has_body,
 				const struct ch_fetch_ops *ops, void *arg);
+/* Another time limit for everything up to the head of the answer. */
+void ch_fetch_limit(struct ch_fetch *f, uint32_t limit_ms);
 /* Asks for the (next) piece of the body: after `head`, and after each `data`. */
 void ch_fetch_more(struct ch_fetch *f);
 /* Sends body bytes; they stay the owner's until `sent`. */

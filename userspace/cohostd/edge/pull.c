@@ -657,10 +657,14 @@ static void pull_absent(struct ch_conn *c, struct ch_object *o)
 	}
 	o->retry_ns = 0;
 	flight_start(site, o);
-	if (o->flight)
-		wait_for(c, o->flight);
-	else
+	if (!o->flight) {
 		ch_conn_close(c);
+		return;
+	}
+	/* of an origin that is down little is hoped for: do not keep the client long */
+	if (site->upstream.down)
+		ch_fetch_limit(o->flight->fetch, site->upstream.first_byte_timeout_ms / 2);
+	wait_for(c, o->flight);
 }
 
 static void pull_object(struct ch_conn *c, struct ch_object *o)

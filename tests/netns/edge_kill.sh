@@ -1,0 +1,63 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+#
+# kill -9 of the edge worker, again and again, under live ingest: no segment is lost,
+# with one connection for all files (-http_persistent 1) and with one for each, and
+# no slow upload breaks off in its middle. Viewers' cached objects survive as well.
+set -eu -o pipefail
+. "$(dirname "$0")/../helpers/edge.bash"
+edge_begin "$@"
+edge_start
+url=http://127.0.0.1:8080
+
+# kills the worker until the process ends; prints how often
+kill_while() {
+	local kills=0
+	while kill -0 "$1" 2>/dev/null; do
+		if edge_kill_worker; then kills=$((kills + 1)); fi
+		sleep "0.$((RANDOM % 5 + 2))$((RANDOM % 10))"
+	done
+	echo $kills
+}
+
+lost_segments() {
+	local lost=0 f
+	for f in "$tmp/$1"/*.ts; do
+		cmp -s "$f" "$tmp/live/$1/$(basename "$f")" || lost=$((lost + 1))
+	done
+	echo $lost
+}
+
+for mode in "" --single-use; do
+	name=one${mode#--}
+	"$top/tools/lab/live" "$url/$name/s.m3u8" --seconds 7 --list 100 --copy "$tmp/$name" $mode \
+		2>>"$tmp/log" &
+	encoder=$!
+	pids+=($encoder)
+	sleep 1
+	kills=$(kill_while $encoder)
+	wait $encoder || true
+	wait_until 6 test -s "$tmp/live/$name/s.m3u8" || true
+	sleep 0.5
+	check "the encoder made segments ($name)" [ "$(find "$tmp/$name" -name '*.ts' | wc -l)" -ge 6 ]
+	check "the worker was killed under it, $kills times" [ "$kills" -ge 5 ]
+	same "no segment was lost" "$(lost_segments "$name")" 0
+done
+
+# slow uploads, killed in their middle
+head -c 1200000 /dev/urandom >"$tmp/big"
+for i in 1 2 3; do
+	curl -s -T - --limit-rate 400k -o /dev/null -w '%{http_code}\n' "$url/slow/$i.bin" \
+		<"$tmp/big" >"$tmp/code$i" &
+	up=$!
+done
+kills=$(kill_while $up)
+wait "$up" || true
+sleep 1
+daemon_alive=$(kill -0 "$daemon" 2>/dev/null && echo yes || true)
+for i in 1 2 3; do
+	same "slow upload $i was acknowledged after $kills kills" "$(cat "$tmp/code$i")" 201
+	check "slow upload $i is whole" cmp -s "$tmp/big" "$tmp/live/slow/$i.bin"
+done
+same "the supervisor is as it was" "$daemon_alive" yes
+same "nothing half-written is left" "$(find "$tmp/live/.cohost-tmp" -type f | wc -l)" 0
