@@ -34,7 +34,11 @@ static void test_keys(void **state)
 	assert_int_equal(e.exit, CH_EXIT_PERMISSION);
 	assert_true(e.hint[0]);
 	assert_int_equal(ch_keys_open(&b, &pass, object.data, object.len, &e), -EKEYREJECTED);
+	/* failure is failure also for who wants no text */
+	assert_int_equal(ch_keys_open(&b, &wrong, object.data, object.len, NULL), -EKEYREJECTED);
+	assert_int_equal(ch_keys_open(&b, &wrong, object.data, 10, NULL), -EBADMSG);
 	wrong.len = 31;
+	assert_int_equal(ch_keys_open(&b, &wrong, object.data, object.len, NULL), -EINVAL);
 	assert_int_equal(ch_keys_open(&b, &wrong, object.data, object.len, &e), -EINVAL);
 	for (size_t i = 0; i < object.len; i++) {
 		object.data[i] ^= 1;

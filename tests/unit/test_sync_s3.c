@@ -129,6 +129,9 @@ static void test_xml(void **state)
 	ch_s3_parse_error(error, strlen(error), code, sizeof(code), message, sizeof(message));
 	assert_string_equal(code, "NoSuchBucket");
 	assert_string_equal(message, "not there");
+	/* a listing where an error was due */
+	ch_s3_parse_error(page, strlen(page), code, sizeof(code), message, sizeof(message));
+	assert_string_equal(code, "");
 	ch_s3_parse_error("<html>", 6, code, sizeof(code), message, sizeof(message));
 	assert_string_equal(code, "");
 }

@@ -240,9 +240,12 @@ static int encode(const struct ch_keys *k, const struct ch_key_source *source, s
 int ch_keys_create(struct ch_keys **ret, const struct ch_key_source *source, struct ch_buf *object,
 		   struct ch_error *e)
 {
+	struct ch_error unused;
 	struct ch_keys *k;
-	int err = check_source(source, e);
+	int err;
 
+	e = e ? e : &unused; /* ch_error_hint() answers with what is in it */
+	err = check_source(source, e);
 	if (err)
 		return err;
 	k = sodium_malloc(sizeof(*k));
@@ -302,9 +305,12 @@ int ch_keys_open(struct ch_keys **ret, const struct ch_key_source *source, const
 {
 	uint8_t mac[CH_HASH_BYTES];
 	struct object o;
+	struct ch_error unused;
 	struct ch_keys *k;
-	int err = check_source(source, e);
+	int err;
 
+	e = e ? e : &unused;
+	err = check_source(source, e);
 	if (err)
 		return err;
 	if (decode(object, len, &o)) {

@@ -6,7 +6,7 @@
  *
  * A fork (two commits of one number) and a rollback (the bucket's head is not where
  * this machine left it, or a link of the chain is missing) are errors, never
- * repaired silently: -EBADE.
+ * repaired silently: -EBADE. `e` must not be NULL here.
  */
 #ifndef CH_SYNC_REPO_H
 #define CH_SYNC_REPO_H

@@ -373,9 +373,12 @@ int ch_sync_restore(const struct ch_restore_args *args, struct ch_restore_result
 int ch_sync_list(const struct ch_repo_args *args, size_t count_max, ch_checkpoint_fn fn, void *arg,
 		 struct ch_error *e)
 {
+	struct ch_error unused;
 	struct ch_repo r;
-	int err = ch_repo_open(&r, args, e);
+	int err;
 
+	e = e ? e : &unused;
+	err = ch_repo_open(&r, args, e);
 	if (err)
 		return err;
 	for (size_t i = r.ids_count; i-- > 0 && count_max-- > 0 && !err;) {

@@ -621,8 +621,10 @@ static int parse_endpoint(struct s3 *s, const char *endpoint, struct ch_error *e
 int ch_s3_create(struct ch_bucket **ret, const struct ch_s3_config *c, struct ch_error *e)
 {
 	struct s3 *s = calloc(1, sizeof(*s));
+	struct ch_error unused;
 	int err;
 
+	e = e ? e : &unused; /* ch_error_hint() answers with what is in it */
 	if (!s)
 		return ch_error_set(e, -ENOMEM, "out of memory");
 	s->store.ops = &s3_ops;

@@ -50,7 +50,7 @@ static void XMLCALL on_start(void *user, const char *name, const char **attribut
 	(void)attributes;
 	name = local_name(name);
 	if (p->depth == 0) {
-		p->is_listing = !strcmp(name, "ListBucketResult");
+		p->is_listing = p->listing && !strcmp(name, "ListBucketResult");
 		p->is_error = !strcmp(name, "Error");
 	} else if (p->depth == 1 && !strcmp(name, "Contents")) {
 		p->in_contents = true;
