@@ -21,9 +21,10 @@
 #include "lib/http.h"
 #include "lib/json.h"
 
-#define CALL_TIMEOUT_MS (15 * 1000)
-#define BODY_MAX	(64 * 1024 * 1024)
-#define READ_SIZE	65536
+#define CALL_TIMEOUT_MS	 (15 * 1000)
+#define CLOUD_TIMEOUT_MS (150 * 1000) /* calls that wait for a bucket, with its retries */
+#define BODY_MAX	 (64 * 1024 * 1024)
+#define READ_SIZE	 65536
 
 struct buffer {
 	char *data;
@@ -34,6 +35,7 @@ struct client {
 	struct ch_cmd *cmd;
 	int fd;
 	bool work; /* long work: lines, progress, no deadline */
+	int timeout_ms;
 	bool lines;
 	struct ch_progress progress;
 	struct buffer in;   /* from the socket, head and not yet decoded body */
@@ -158,14 +160,14 @@ static int receive(struct client *c, bool *ret_end)
 		return fail_answer(c, "it is too large");
 	if (c->work && ch_interrupted())
 		return detach(c);
-	ready = poll(&pfd, 1, c->work ? -1 : CALL_TIMEOUT_MS);
+	ready = poll(&pfd, 1, c->work ? -1 : c->timeout_ms);
 	if (ready < 0 && errno == EINTR)
 		return c->work && ch_interrupted() ? detach(c) : CH_EXIT_OK;
 	if (ready == 0)
 		return ch_cmd_fail(
 			c->cmd, CH_EXIT_UNREACHABLE,
 			"'cohostctl status' shows the workers; the daemon's log says more",
-			"the daemon does not answer (waited %d s)", CALL_TIMEOUT_MS / 1000);
+			"the daemon does not answer (waited %d s)", c->timeout_ms / 1000);
 	n = recv(c->fd, c->in.data + c->in.len, READ_SIZE, 0);
 	if (n < 0 && errno == EINTR)
 		return CH_EXIT_OK;
@@ -374,9 +376,11 @@ static int call(struct client *c, const char *target, const char *verb, json_t *
 int ch_admin_call(struct ch_cmd *cmd, const char *target, const char *verb, json_t *args,
 		  json_t **ret)
 {
-	struct client c = {.cmd = cmd, .fd = -1};
+	struct client c = {.cmd = cmd, .fd = -1, .timeout_ms = CALL_TIMEOUT_MS};
 	int rc;
 
+	if (!strcmp(target, "sync"))
+		c.timeout_ms = CLOUD_TIMEOUT_MS;
 	ch_progress_init(&c.progress, cmd, verb);
 	rc = call(&c, target, verb, args, ret);
 	client_exit(&c);

@@ -13,7 +13,8 @@
 
 /*
  * @target: "supervisor", "edge" or "sync". @args: the body, taken over, NULL for
- * {}. @ret: the answer, a new reference; untouched on failure. Waits up to 15 s.
+ * {}. @ret: the answer, a new reference; untouched on failure. Waits up to 15 s, for the
+ * sync worker 150 s.
  */
 int ch_admin_call(struct ch_cmd *cmd, const char *target, const char *verb, json_t *args,
 		  json_t **ret);
