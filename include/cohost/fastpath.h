@@ -22,6 +22,7 @@
 #ifndef COHOST_FASTPATH_H
 #define COHOST_FASTPATH_H
 
+#include <linux/bpf.h>
 #include <linux/types.h>
 
 #define CH_FP_ABI		1
@@ -78,10 +79,41 @@ struct ch_fp_xlat {
 	__u32 hits;
 };
 
-/* The mark word of a connection: see ch_fp_conn_idle() in lib/fastpath.h. */
-#define CH_FP_MARK_WORD(gen, answered) ((__u64)(gen) << 32 | (__u32)(answered))
-
 enum ch_fp_method { CH_FP_GET, CH_FP_HEAD };
+
+/* Value of `conns`. All but gen, ident and the first sequence is under the lock. */
+struct ch_fp_conn_state {
+	struct bpf_spin_lock lock;
+	__u32 gen;		/* unique; index into marks modulo its size */
+	__u64 ident;		/* of the tuple: tells a recycled map element */
+	struct ch_fp_xlat x;
+	__u32 rcv_first;	/* kernel space: first byte of the stream */
+	__u32 rcv_max;		/* kernel space: end of all that was passed to the socket */
+	__u32 snd_max;		/* kernel space: end of all that the socket has sent */
+	__u32 slot;		/* of the last exchange */
+	__u32 slot_gen;
+	__u32 age_s;		/* as sent, so that an answer given again is the same */
+	__u32 method;
+	__u32 zero;
+};
+
+/* Value of `closing`: translation for what a closed connection still sends. */
+struct ch_fp_closing {
+	__u64 until_ns;
+	struct ch_fp_xlat x;
+};
+
+/*
+ * What the worker tells about a connection: it has answered the first `answered`
+ * bytes of the stream. See ch_fp_conn_idle() in lib/fastpath.h. The word carries
+ * the connection's generation, so that one word shared by two connections (the
+ * table of words is finite) makes them ineligible, never wrong.
+ */
+struct ch_fp_mark {
+	__u64 word;
+	__u64 hit_ns;		/* last in-band answer, for the worker's idle timer */
+};
+#define CH_FP_MARK_WORD(gen, answered) ((__u64)(gen) << 32 | (__u32)(answered))
 
 struct ch_fp_path_key {
 	char host[CH_FP_HOST_MAX];	/* lower case, no port, zero-filled */

@@ -108,7 +108,7 @@ uint64_t ch_fp_hits(const struct ch_fp *fp, int object);
 
 /* Embed in the connection; all zero is a valid "not in the table" value. */
 struct ch_fp_conn {
-	volatile uint64_t *word;
+	struct ch_fp_mark *mark;
 	uint32_t gen;
 	uint32_t rx;
 };
@@ -129,8 +129,17 @@ static inline void ch_fp_conn_rx(struct ch_fp_conn *c, size_t bytes)
 
 static inline void ch_fp_conn_idle(struct ch_fp_conn *c)
 {
-	if (c->word)
-		__atomic_store_n(c->word, CH_FP_MARK_WORD(c->gen, c->rx), __ATOMIC_RELEASE);
+	if (c->mark)
+		__atomic_store_n(&c->mark->word, CH_FP_MARK_WORD(c->gen, c->rx), __ATOMIC_RELEASE);
+}
+
+/*
+ * When this connection was last answered in-band (CLOCK_MONOTONIC, 0: never). An
+ * idle timer must count from the later of this and the last request it saw.
+ */
+static inline uint64_t ch_fp_conn_last_hit_ns(const struct ch_fp_conn *c)
+{
+	return c->mark ? __atomic_load_n(&c->mark->hit_ns, __ATOMIC_RELAXED) : 0;
 }
 
 /* Counters of all CPUs together, and their names. */
