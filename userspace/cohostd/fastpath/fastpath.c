@@ -434,6 +434,7 @@ int ch_fastpath_load(const struct ch_fastpath_cfg *cfg, struct ch_fastpath **ret
 
 	if (!fp)
 		return -ENOMEM;
+	(void)libbpf_set_print(NULL);	/* errors go to the caller */
 	fp->err = err_text;
 	fp->err_len = err_len;
 	if (cfg->mode == CH_FASTPATH_OFF || !cfg->interface_count) {
