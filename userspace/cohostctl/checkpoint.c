@@ -11,23 +11,9 @@
 
 #include "cohostctl/admin.h"
 #include "cohostctl/cmd.h"
+#include "cohostctl/path.h"
 #include "cohostctl/value.h"
 #include "lib/json.h"
-
-/* For the supervisor, which opens the file itself, from another directory. */
-static int set_path(struct ch_cmd *cmd, json_t *args, const char *member, const char *path)
-{
-	char *absolute;
-
-	if (!path)
-		return 0;
-	absolute = realpath(path, NULL);
-	if (!absolute)
-		return ch_cmd_fail(cmd, CH_EXIT_NOT_FOUND, NULL, "cannot find %s", path);
-	json_object_set_new(args, member, json_string(absolute));
-	free(absolute);
-	return 0;
-}
 
 static int run_create(struct ch_cmd *cmd)
 {
@@ -41,9 +27,9 @@ static int run_create(struct ch_cmd *cmd)
 
 	if (remote)
 		json_object_set_new(args, "remote", json_string(remote));
-	err = set_path(cmd, args, "target_dev", ch_cmd_str(cmd, "device", NULL));
+	err = ch_path_arg(cmd, args, "target_dev", ch_cmd_str(cmd, "device", NULL));
 	if (!err)
-		err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
+		err = ch_path_arg(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
 	if (err) {
 		json_decref(args);
 		return err;
@@ -97,7 +83,7 @@ static int run_list(struct ch_cmd *cmd)
 
 	if (remote)
 		json_object_set_new(args, "remote", json_string(remote));
-	err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
+	err = ch_path_arg(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
 	if (err) {
 		json_decref(args);
 		return err;
@@ -123,7 +109,7 @@ static int run_verify(struct ch_cmd *cmd)
 		json_object_set_new(args, "remote", json_string(remote));
 	if (id)
 		json_object_set_new(args, "checkpoint", json_string(id));
-	err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
+	err = ch_path_arg(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
 	if (err) {
 		json_decref(args);
 		return err;

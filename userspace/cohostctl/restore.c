@@ -10,26 +10,13 @@
 
 #include "cohostctl/admin.h"
 #include "cohostctl/cmd.h"
+#include "cohostctl/path.h"
 #include "cohostctl/value.h"
 #include "lib/blockdev.h"
 #include "lib/json.h"
 #include "lib/volume.h"
 
 #define BUDGET_MS 300000u
-
-static int set_path(struct ch_cmd *cmd, json_t *args, const char *member, const char *path)
-{
-	char *absolute;
-
-	if (!path)
-		return 0;
-	absolute = realpath(path, NULL);
-	if (!absolute)
-		return ch_cmd_fail(cmd, CH_EXIT_NOT_FOUND, NULL, "cannot find %s", path);
-	json_object_set_new(args, member, json_string(absolute));
-	free(absolute);
-	return 0;
-}
 
 /*
  * A slip must not cost a file system: a target that is in use is refused, one that holds
@@ -72,11 +59,11 @@ static int run_run(struct ch_cmd *cmd)
 
 	if (id)
 		json_object_set_new(args, "checkpoint", json_string(id));
-	err = set_path(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
+	err = ch_path_arg(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
 	if (!err)
 		err = check_target(cmd, onto);
 	if (!err)
-		err = set_path(cmd, args, "target_dev", onto);
+		err = ch_path_arg(cmd, args, "target_dev", onto);
 	if (err) {
 		json_decref(args);
 		return err;

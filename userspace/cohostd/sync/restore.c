@@ -13,7 +13,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define FETCHES_MAX   3
+#define FETCHES_MAX   2
 #define RANGE_GAP_MAX (64u << 10)
 #define ZERO_STEP     (1u << 20)
 
