@@ -23,6 +23,7 @@ struct ch_cmd {
 	struct ch_request req;
 	struct ch_error error; /* why it failed; library calls may fill it directly */
 	bool answered;	       /* something is on stdout already */
+	bool headed;	       /* of a repetition: the heading is */
 	bool tty;	       /* stderr is a terminal */
 };
 

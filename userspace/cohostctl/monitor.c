@@ -70,8 +70,8 @@ static void show_event(struct ch_cmd *cmd, const struct ch_event *event)
 	char when[32], what[128];
 
 	describe(event, what, sizeof(what));
-	(void)ch_cmd_event(cmd, json_pack("{s:o}", "event", ch_event_json(event)), "%s  %-12s  %-18s  %s",
-			   time_text(event->time_ns, when), event->volume,
+	(void)ch_cmd_event(cmd, json_pack("{s:o}", "event", ch_event_json(event)),
+			   "%s  %-12s  %-18s  %s", time_text(event->time_ns, when), event->volume,
 			   ch_event_type_name(event->type), what);
 }
 
@@ -116,7 +116,8 @@ static int watch(struct ch_cmd *cmd, struct ch_events *events)
 
 		if (now >= end_ms)
 			return CH_EXIT_OK;
-		result = ch_events_next(events, end_ms - now < WAIT_MS ? (int)(end_ms - now) : WAIT_MS,
+		result = ch_events_next(events,
+					end_ms - now < WAIT_MS ? (int)(end_ms - now) : WAIT_MS,
 					&event, &cmd->error);
 		if (result < 0)
 			return ch_cmd_failed(cmd);
@@ -153,8 +154,8 @@ static const struct ch_ctl_key keys[] = {
 };
 
 static const struct ch_ctl_verb verbs[] = {
-	{"", CH_NAME_NONE, NULL, CH_VERB_STREAMS, keys, "events of the kernel module as they happen",
-	 NULL, run_monitor},
+	{"", CH_NAME_NONE, NULL, CH_VERB_STREAMS, keys,
+	 "events of the kernel module as they happen", NULL, run_monitor},
 	{NULL, CH_NAME_NONE, NULL, 0, NULL, NULL, NULL, NULL},
 };
 

@@ -261,9 +261,10 @@ int ch_cmd_body(struct ch_cmd *cmd, json_t *body)
 
 int ch_cmd_rows(struct ch_cmd *cmd, const char *name, json_t *rows, const struct ch_column *columns)
 {
-	if (!cmd->req.json) {
-		/* In a repetition the heading is printed once. */
-		ch_output_table(stdout, rows, columns, !(cmd->req.repeat && cmd->answered));
+	/* Nothing has no heading; in a repetition it is printed once. */
+	if (!cmd->req.json && json_array_size(rows)) {
+		ch_output_table(stdout, rows, columns, !cmd->headed);
+		cmd->headed = cmd->req.repeat;
 	}
 	return ch_cmd_body(cmd, json_pack("{s:o}", name, rows));
 }

@@ -122,6 +122,9 @@ void ch_progress_set(struct ch_progress *p, uint64_t done, uint64_t total, const
 	p->total = total;
 	if (!first && !new_phase && now - p->shown_ms < SHOW_EVERY_MS)
 		return;
+	/* A line that says "nothing of I do not know" says nothing. */
+	if (!done && !total && !phase && !p->cmd->req.json)
+		return;
 	tenth = total ? (unsigned int)((unsigned __int128)done * 10 / total) : 0;
 	if (!p->cmd->req.json && !bar && !first && !new_phase && tenth == p->tenth &&
 	    now - p->shown_ms < LINE_EVERY_MS)

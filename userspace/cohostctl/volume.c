@@ -14,11 +14,16 @@
 #include "lib/volume_json.h"
 
 static const struct ch_column list_columns[] = {
-	{"NAME", "name", CH_SHOW_TEXT},		 {"STATE", "state", CH_SHOW_TEXT},
-	{"MODE", "mode", CH_SHOW_TEXT},		 {"SIZE", "size_bytes", CH_SHOW_SIZE},
-	{"DIRTY", "dirty_bytes", CH_SHOW_SIZE},	 {"LOG-USED", "log_bytes_used", CH_SHOW_SIZE},
-	{"LOG", "log_bytes_total", CH_SHOW_SIZE}, {"EPOCH", "epoch", CH_SHOW_NUMBER},
-	{"SYNCED", "base_epoch", CH_SHOW_NUMBER}, {"DEVICE", "device", CH_SHOW_TEXT},
+	{"NAME", "name", CH_SHOW_TEXT},
+	{"STATE", "state", CH_SHOW_TEXT},
+	{"MODE", "mode", CH_SHOW_TEXT},
+	{"SIZE", "size_bytes", CH_SHOW_SIZE},
+	{"DIRTY", "dirty_bytes", CH_SHOW_SIZE},
+	{"LOG-USED", "log_bytes_used", CH_SHOW_SIZE},
+	{"LOG", "log_bytes_total", CH_SHOW_SIZE},
+	{"EPOCH", "epoch", CH_SHOW_NUMBER},
+	{"SYNCED", "base_epoch", CH_SHOW_NUMBER},
+	{"DEVICE", "device", CH_SHOW_TEXT},
 	{NULL, NULL, CH_SHOW_TEXT},
 };
 
@@ -76,8 +81,9 @@ static int run_list(struct ch_cmd *cmd)
 	if (ch_volume_list(&volumes, &count, &cmd->error))
 		return ch_cmd_failed(cmd);
 	if (!count && !cmd->req.repeat)
-		ch_cmd_note(cmd, "no volume is started; make one with: cohostctl volume create NAME "
-				 "fast DEV slow DEV");
+		ch_cmd_note(cmd,
+			    "no volume is started; make one with: cohostctl volume create NAME "
+			    "fast DEV slow DEV");
 	rows = json_array();
 	for (size_t i = 0; i < count; i++)
 		(void)json_array_append_new(rows, ch_volume_json(&volumes[i]));
@@ -192,14 +198,17 @@ static int run_flush(struct ch_cmd *cmd)
 {
 	const char *name = ch_cmd_name(cmd);
 	struct ch_progress progress;
+	char what[CH_VOLUME_NAME_SIZE + 8];
 	int err;
 
 	ch_interrupt_catch();
-	ch_progress_init(&progress, cmd, "flush");
+	snprintf(what, sizeof(what), "flush %.63s", name);
+	ch_progress_init(&progress, cmd, what);
 	err = ch_volume_flush(name, show_progress, &progress, &cmd->error);
 	ch_progress_end(&progress);
 	if (err == -EINTR)
-		return ch_interrupt_fail(cmd, "the flush goes on; watch it with: cohostctl volume list 1");
+		return ch_interrupt_fail(
+			cmd, "the flush goes on; watch it with: cohostctl volume list 1");
 	if (err)
 		return ch_cmd_failed(cmd);
 	return ch_cmd_done(cmd, volume_body(name), "flushed volume '%s'", name);
@@ -224,10 +233,12 @@ static const struct ch_ctl_key set_keys[] = {
 };
 
 static const struct ch_ctl_verb verbs[] = {
-	{"list", CH_NAME_OPTIONAL, NULL, CH_VERB_REPEATS, NULL, "the started volumes", NULL, run_list},
-	{"show", CH_NAME_REQUIRED, NULL, CH_VERB_REPEATS, NULL, "all about one volume", NULL, run_show},
-	{"create", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT, pair_keys,
-	 "make a volume of two devices and start it",
+	{"list", CH_NAME_OPTIONAL, NULL, CH_VERB_REPEATS, NULL, "the started volumes", NULL,
+	 run_list},
+	{"show", CH_NAME_REQUIRED, NULL, CH_VERB_REPEATS, NULL, "all about one volume", NULL,
+	 run_show},
+	{"create", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT,
+	 pair_keys, "make a volume of two devices and start it",
 	 "Devices that hold something already are refused unless -y says that it may be lost.",
 	 run_create},
 	{"start", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, pair_keys,

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/random.h>
 #include <sys/sysmacros.h>
 
@@ -92,8 +93,17 @@ static void pair_close(struct pair *pair)
 static int pair_open(const struct ch_volume_spec *spec, struct pair *ret_pair, struct ch_error *e)
 {
 	struct pair pair = {.fast.fd = -1, .slow.fd = -1};
+	struct stat fast, slow;
 	int err;
 
+	/* Before we hold the one, which would make the other look busy. */
+	if (!stat(spec->fast, &fast) && !stat(spec->slow, &slow) && S_ISBLK(fast.st_mode) &&
+	    S_ISBLK(slow.st_mode) && fast.st_rdev == slow.st_rdev) {
+		ch_error_set_exit(e, -EINVAL, CH_EXIT_USAGE,
+				  "fast and slow are the same device: %s", spec->fast);
+		return ch_error_hint(e, "a volume needs two devices, the fast one for its log and the "
+					"slow one for its data");
+	}
 	err = ch_blockdev_open(spec->fast, &pair.fast, e);
 	if (err)
 		return err;
@@ -102,13 +112,6 @@ static int pair_open(const struct ch_volume_spec *spec, struct pair *ret_pair, s
 		/* A partition of the fast device is busy because we hold the whole of it. */
 		pair_close(&pair);
 		return err;
-	}
-	if (pair.fast.dev == pair.slow.dev) {
-		pair_close(&pair);
-		ch_error_set_exit(e, -EINVAL, CH_EXIT_USAGE,
-				  "fast and slow are the same device: %s", spec->fast);
-		return ch_error_hint(e, "a volume needs two devices, the fast one for its log and the "
-					"slow one for its data");
 	}
 	*ret_pair = pair;
 	return 0;
@@ -430,10 +433,24 @@ int ch_volume_stop(const char *name, struct ch_error *e)
 	return err;
 }
 
-/* Where the devices of a started volume are. */
+/*
+ * Where the devices of a started volume are, by the kernel's own names: /dev/block is
+ * udev's, and not everywhere.
+ */
 static void device_path(const char *major_minor, char buf[static CH_VOLUME_PATH_SIZE])
 {
+	char path[CH_VOLUME_PATH_SIZE], name[CH_VOLUME_PATH_SIZE - 8];
+	FILE *uevent;
+
 	(void)snprintf(buf, CH_VOLUME_PATH_SIZE, "/dev/block/%s", major_minor);
+	(void)snprintf(path, sizeof(path), "/sys/dev/block/%s/uevent", major_minor);
+	uevent = fopen(path, "re");
+	if (!uevent)
+		return;
+	while (fgets(path, sizeof(path), uevent))
+		if (sscanf(path, "DEVNAME=%247s", name) == 1)
+			(void)snprintf(buf, CH_VOLUME_PATH_SIZE, "/dev/%s", name);
+	(void)fclose(uevent);
 }
 
 int ch_volume_delete(const struct ch_volume_spec *spec, struct ch_error *e)
