@@ -77,7 +77,7 @@ $(sims): $(BUILD)/tests/sim/%: $(O)/tests/sim/%.o $(call objs,$(sim_src)) $(BUIL
 $(bpftests): $(BUILD)/tests/bpf/%: $(O)/tests/bpf/%.o $(archives)
 $(helpers): $(BUILD)/tests/helpers/%: $(O)/tests/helpers/%.o $(archives)
 # Tests of the command line get its files too, all but main().
-$(filter %/test_ctl_%,$(units)): $(filter-out %/cohostctl/main.o,$(call objs,$(ctl_src)))
+$(foreach u,$(units),$(if $(findstring /test_ctl_,$(u)),$(u))): $(filter-out %/cohostctl/main.o,$(call objs,$(ctl_src)))
 $(units) $(bpftests): LDLIBS += -lcmocka
 $(bins) $(units) $(sims) $(bpftests) $(helpers):
 	@mkdir -p $(@D)
