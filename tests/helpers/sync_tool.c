@@ -4,7 +4,7 @@
  *
  *   sync_tool [OPTIONS] bucket | checkpoint FILE | restore FILE | verify | list
  *
- *   -e URL -b BUCKET -a ACCESS -s SECRET   the remote (named "lab")
+ *   -e URL -b BUCKET -a ACCESS -s SECRET -c CAFILE   the remote (named "lab")
  *   -v VOLUME (default "media")  -k KEYFILE | -p PASSPHRASE
  *   -d DIR  state directory      -i ID      checkpoint to restore
  *   -x START:BLOCKS[,..]  what changed      -2  suite 2
@@ -169,10 +169,13 @@ static int options(int argc, char **argv)
 {
 	int c;
 
-	while ((c = getopt(argc, argv, "e:b:a:s:v:k:p:d:i:x:r:2")) >= 0) {
+	while ((c = getopt(argc, argv, "c:e:b:a:s:v:k:p:d:i:x:r:2")) >= 0) {
 		switch (c) {
 		case 'e':
 			remote.endpoint = optarg;
+			break;
+		case 'c':
+			remote.ca_file = optarg;
 			break;
 		case 'b':
 			remote.bucket = optarg;

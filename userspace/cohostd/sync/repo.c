@@ -357,29 +357,25 @@ static int commit_map(struct ch_repo *r, const struct ch_commit *c, struct ch_ma
 	return err;
 }
 
-static int apply_commit(struct ch_repo *r, size_t index, struct ch_map *m, struct ch_error *e)
+static int apply_commit(struct ch_repo *r, const struct ch_commit *c, struct ch_map *m,
+			struct ch_error *e)
 {
 	struct ch_map delta = {0};
-	struct ch_commit c;
-	int err;
+	int err = 0;
 
-	err = ch_repo_commit(r, index, &c, e);
-	if (err)
-		return err;
-	if (c.size_bytes / CH_BLOCK_BYTES != m->blocks)
+	if (c->size_bytes / CH_BLOCK_BYTES != m->blocks)
 		err = ch_error_set(e, -EBADMSG,
 				   "checkpoint %" PRIu64 " is of another size than its successor",
-				   c.seq);
+				   c->seq);
 	if (!err)
 		err = ch_map_init(&delta, m->blocks, r->args.state_dirfd);
 	if (!err)
-		err = commit_map(r, &c, &delta, e);
+		err = commit_map(r, c, &delta, e);
 	if (!err)
 		err = ch_map_apply(m, &delta);
 	if (err && e && !e->err)
 		ch_error_set(e, err, "cannot hold the map of the volume");
 	ch_map_free(&delta);
-	ch_commit_free(&c);
 	return err;
 }
 
@@ -404,10 +400,17 @@ int ch_repo_map(struct ch_repo *r, size_t index, struct ch_map *ret_map, struct 
 	err = ch_map_init(&m, c.size_bytes / CH_BLOCK_BYTES, r->args.state_dirfd);
 	if (err)
 		ch_error_set(e, err, "cannot hold the map of the volume");
-	for (size_t i = first; i < index && !err; i++)
-		err = apply_commit(r, i, &m, e);
+	for (size_t i = first; i < index && !err; i++) {
+		struct ch_commit before;
+
+		err = ch_repo_commit(r, i, &before, e);
+		if (err)
+			break;
+		err = apply_commit(r, &before, &m, e);
+		ch_commit_free(&before);
+	}
 	if (!err)
-		err = apply_commit(r, index, &m, e);
+		err = apply_commit(r, &c, &m, e);
 	if (err)
 		goto fail;
 	*ret_map = m;

@@ -55,7 +55,9 @@ static int open_remote(struct ctx *c, const char *name)
 	struct ch_error *e = &c->task->error;
 	json_t *r = ch_sync_config_remote(c->task->config, name);
 	struct ch_s3_config s3 = {.name = name};
-	const char *why;
+	const char *why, *text;
+	char *secret;
+	int err;
 
 	if (!r) {
 		ch_error_set(e, -ENOENT, "there is no remote \"%s\" in the configuration", name);
@@ -68,10 +70,18 @@ static int open_remote(struct ctx *c, const char *name)
 	s3.region = ch_json_str(r, "region");
 	s3.bucket = ch_json_str(r, "bucket");
 	s3.access_key = ch_json_str(r, "access_key");
-	s3.secret_key = ch_json_str(r, "secret_key");
 	s3.ca_file = ch_json_str(r, "ca_file");
+	/* A file ends with a newline that belongs to no key. */
+	text = ch_json_str(r, "secret_key");
+	secret = strndup(text ? text : "", text ? strcspn(text, "\r\n") : 0);
+	if (!secret)
+		return ch_error_set(e, -ENOMEM, "out of memory");
+	s3.secret_key = secret;
 	c->repo.remote = name;
-	return ch_s3_create(&c->repo.store, &s3, e);
+	err = ch_s3_create(&c->repo.store, &s3, e);
+	ch_crypto_wipe(secret, strlen(secret));
+	free(secret);
+	return err;
 }
 
 static int key_from_fd(struct ctx *c, int fd)
