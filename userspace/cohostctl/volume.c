@@ -190,7 +190,8 @@ static bool show_progress(void *arg, const struct ch_volume *volume)
 
 	if (left > total)
 		left = total;
-	ch_progress_set(arg, total - left, total, NULL);
+	if (total)
+		ch_progress_set(arg, total - left, total, NULL);
 	return !ch_interrupted();
 }
 

@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/random.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "kmod/core/format.h"
@@ -90,6 +91,20 @@ static void pair_close(struct pair *pair)
 	ch_blockdev_close(&pair->slow);
 }
 
+/* Before the second one is opened: held exclusively, it would look as if in use. */
+static int check_two(const struct ch_volume_spec *spec, const struct ch_blockdev *fast,
+		     struct ch_error *e)
+{
+	struct stat st;
+
+	if (stat(spec->slow, &st) || !S_ISBLK(st.st_mode) || st.st_rdev != fast->dev)
+		return 0;
+	ch_error_set_exit(e, -EINVAL, CH_EXIT_USAGE, "fast and slow are the same device: %s",
+			  spec->fast);
+	return ch_error_hint(e, "a volume needs two devices, the fast one for its log and the slow "
+				"one for its data");
+}
+
 static int pair_open(const struct ch_volume_spec *spec, struct pair *ret_pair, struct ch_error *e)
 {
 	struct pair pair = {.fast.fd = -1, .slow.fd = -1};
@@ -107,9 +122,10 @@ static int pair_open(const struct ch_volume_spec *spec, struct pair *ret_pair, s
 	err = ch_blockdev_open(spec->fast, &pair.fast, e);
 	if (err)
 		return err;
-	err = ch_blockdev_open(spec->slow, &pair.slow, e);
+	err = check_two(spec, &pair.fast, e);
+	if (!err)
+		err = ch_blockdev_open(spec->slow, &pair.slow, e);
 	if (err) {
-		/* A partition of the fast device is busy because we hold the whole of it. */
 		pair_close(&pair);
 		return err;
 	}
@@ -409,6 +425,28 @@ int ch_volume_start(const struct ch_volume_spec *spec, struct ch_error *e)
 	return err ? err : load_table(&pair, &sb, e);
 }
 
+/* A view of a checkpoint would read errors once its volume is gone. */
+static int check_views(const char *name, struct ch_error *e)
+{
+	struct ch_checkpoint *checkpoints;
+	size_t count;
+	int err = 0;
+
+	/* Without an answer there is no view either: no module, or not started. */
+	if (ch_checkpoint_list(name, &checkpoints, &count, NULL))
+		return 0;
+	for (size_t i = 0; i < count && !err; i++) {
+		if (!checkpoints[i].views)
+			continue;
+		err = ch_error_set(e, -EBUSY, "checkpoint %" PRIu64 " of volume '%s' is being read",
+				   checkpoints[i].epoch, name);
+		ch_error_hint(e, "wait for the sync to end (cohostctl job list), or remove the view "
+				 "with: dmsetup remove cohost-%s@%" PRIu64, name, checkpoints[i].epoch);
+	}
+	free(checkpoints);
+	return err;
+}
+
 int ch_volume_stop(const char *name, struct ch_error *e)
 {
 	char device[CH_DM_NAME_SIZE];
@@ -417,6 +455,8 @@ int ch_volume_stop(const char *name, struct ch_error *e)
 	err = check_name(name, e);
 	if (!err)
 		err = ch_dm_check(e);
+	if (!err)
+		err = check_views(name, e);
 	if (err)
 		return err;
 	dm_name(name, device);

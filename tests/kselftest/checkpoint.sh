@@ -1,0 +1,77 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# A checkpoint is exactly what the volume held, however it is written to afterwards; the
+# changed extents are a superset of what changed, and close to it.
+. "$(dirname "$0")/common"
+setup
+
+loop_new fast 96 && fast=$REPLY
+loop_new slow 192 && slow=$REPLY
+volume=/dev/mapper/cohost-media
+check "create" cohostctl volume create media fast "$fast" slow "$slow"
+head -c 16777216 /dev/urandom > "$work/first"
+dd if="$work/first" of=$volume bs=64k oflag=direct status=none
+total=$(($(field media size_bytes) / 4096))
+before=$(dd if=$volume bs=1M count=64 iflag=direct status=none | md5sum)
+
+read -r epoch _ base kind < <(volume_api checkpoint-create media)
+same "the first checkpoint counts everything as changed" "$base $kind" "0 full"
+same "its changed extents say so" "$(volume_api changed media "$epoch")" full
+check "one at a time" sh -c 'out=$(volume_api checkpoint-create media 2>&1); [ $? -eq 5 ] && [ -n "$out" ]'
+view=$(volume_api view-create media "$epoch")
+same "the view's name" "$view" "/dev/mapper/cohost-media@$epoch"
+dd if=/dev/urandom of=$volume bs=4k count=2048 seek=1000 oflag=direct status=none &
+writer=$!
+during=$(dd if="$view" bs=1M count=64 iflag=direct status=none | md5sum)
+wait $writer
+dd if=/dev/urandom of=$volume bs=64k count=16 conv=fsync status=none
+after=$(dd if="$view" bs=1M count=64 iflag=direct status=none | md5sum)
+same "the view is exact while the volume is written" "$during" "$before"
+same "the view is exact afterwards" "$after" "$before"
+[ "$(dd if=$volume bs=1M count=64 iflag=direct status=none | md5sum)" != "$before" ]
+result $? "the volume has changed meanwhile"
+check "the view is read-only" sh -c "! dd if=/dev/zero of=$view bs=4k count=1 oflag=direct status=none 2>/dev/null"
+check "a checkpoint that is being read is not deleted" sh -c \
+	"out=\$(volume_api checkpoint-delete media $epoch 2>&1); [ \$? -eq 5 ] && [ -n \"\$out\" ]"
+check "its volume is not stopped" sh -c \
+	'out=$(cohostctl volume stop media 2>&1); [ $? -eq 5 ] && echo "$out" | grep -q "being read"'
+check "remove the view" volume_api view-remove media "$epoch"
+check "another epoch is not there" sh -c "volume_api checkpoint-delete media 12345 2>/dev/null; [ \$? -eq 4 ]"
+check "delete as synced" volume_api checkpoint-delete media "$epoch" synced
+same "its epoch is the base now" "$(field media base_epoch)" "$epoch"
+
+# Known blocks, some alone and some in runs.
+for at in 7 500 501 4000 20000; do
+	dd if=/dev/urandom of=$volume bs=4k count=1 seek=$at oflag=direct status=none
+done
+dd if=/dev/urandom of=$volume bs=4k count=64 seek=30000 conv=fsync status=none
+read -r second _ base kind < <(volume_api checkpoint-create media)
+same "the next counts from there" "$base $kind" "$epoch partial"
+dd if=/dev/urandom of=$volume bs=4k count=8 seek=10000 oflag=direct status=none
+volume_api changed media "$second" > "$work/changed"
+check "every changed block is in the extents, and few others" awk -v total="$total" -v last="$epoch" '
+	function has(block, i) { for (i = 1; i <= n; i++) if (block >= start[i] && block < end[i]) return 1; return 0 }
+	{ n++; start[n] = $1; end[n] = $1 + $2; blocks += $2; if (n > 1 && start[n] < end[n - 1]) bad = 1 }
+	END {
+		split("7 500 501 4000 20000 30000 30063 1000 3047 0 255", want, " ")
+		for (i in want) if (!has(want[i])) { print "block " want[i] " is missing"; bad = 1 }
+		if (has(15000) || has(40000)) { print "an untouched block is in"; bad = 1 }
+		if (has(10000)) { print "a block changed after the checkpoint is in"; bad = 1 }
+		print n " extents, " blocks " blocks of " total
+		if (blocks > total / 4) bad = 1
+		exit bad
+	}' "$work/changed"
+check "delete, not synced" volume_api checkpoint-delete media "$second"
+same "the base stays" "$(field media base_epoch)" "$epoch"
+
+# What was not synced is still pending in the next one, across a stop and a start.
+check "stop" cohostctl volume stop media
+check "start" cohostctl volume start media fast "$fast" slow "$slow"
+read -r third _ < <(volume_api checkpoint-create media)
+volume_api changed media "$third" > "$work/changed"
+check "pending changes survive a restart" awk '
+	{ if (30000 >= $1 && 30000 < $1 + $2) a = 1; if (10000 >= $1 && 10000 < $1 + $2) b = 1 }
+	END { exit !(a && b) }' "$work/changed"
+check "delete" volume_api checkpoint-delete media "$third"
+check "stop" cohostctl volume stop media
+finish

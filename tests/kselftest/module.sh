@@ -1,0 +1,28 @@
+#!/bin/bash
+# SPDX-License-Identifier: MIT
+# The module loads and unloads, brings its netlink family and its tracepoints, and builds
+# for every kernel whose headers are installed.
+. "$(dirname "$0")/common"
+setup
+
+check "the netlink family is there" grep -q . <(genl ctrl get name cohost 2>/dev/null || cohostctl volume list)
+check "no volume is listed" sh -c 'cohostctl -j volume list | grep -q "\"volumes\": \[\]"'
+check "it unloads" rmmod cohost
+cohostctl volume list > "$work/out" 2>&1
+same "without it, the exit status is that of a missing kernel feature" $? 8
+cohostctl volume list > "$work/text" 2>&1
+check "without it, the message says what to do" grep -q "modprobe cohost" "$work/text"
+check "it loads again" module_load
+
+mountpoint -q /sys/kernel/tracing || mount -t tracefs tracefs /sys/kernel/tracing
+for event in write read commit destage checkpoint error; do
+	check "tracepoint cohost:cohost_$event" test -e "/sys/kernel/tracing/events/cohost/cohost_$event/enable"
+done
+for headers in /lib/modules/*/build/; do
+	version=$(basename "$(dirname "$headers")")
+	check "built for $version" test -s "$BUILD/kmod/$version/cohost.ko"
+	check "made for $version" sh -c "modinfo -F vermagic '$BUILD/kmod/$version/cohost.ko' | grep -q '^$version '"
+done
+check "modinfo tells licence and what it is" sh -c \
+	"modinfo '$module' | grep -q '^license: *GPL' && modinfo '$module' | grep -q '^description: *cohost'"
+finish
