@@ -48,10 +48,12 @@ enum ch_target {
 #define CH_MSG_F_MORE 1u /* REPLY: progress, more replies follow */
 #define CH_MSG_F_TEXT 2u /* REPLY: payload is text, not JSON (metrics) */
 #define CH_MSG_F_KEY_FILE                                                                          \
-	4u		  /* CALL admin -> supervisor: payload starts with char                    \
-			   * path[CH_KEY_FILE_MAX]; the supervisor strips it and                   \
-			   * passes the opened file as the call's fd */
-#define CH_MSG_F_MEMFD 8u /* of msg.c: the last fd is the payload */
+	4u		      /* CALL admin -> supervisor: payload starts with char                \
+			       * path[CH_KEY_FILE_MAX]; the supervisor strips it and               \
+			       * passes the opened file as the call's fd */
+#define CH_MSG_F_ERROR	  16u /* REPLY: payload is a struct ch_error, status its errno */
+#define CH_MSG_F_PROGRESS 32u /* REPLY with MORE: payload is a struct ch_msg_progress */
+#define CH_MSG_F_MEMFD	  8u  /* of msg.c: the last fd is the payload */
 
 #define CH_KEY_FILE_MAX 256
 
@@ -99,6 +101,13 @@ struct ch_msg_job {
 	uint32_t full;
 	uint32_t fds_count;
 	char fd_names[4][16];
+};
+
+/* Fixed, so that the supervisor can keep the state of its jobs without a parser. */
+struct ch_msg_progress {
+	uint64_t done_bytes;
+	uint64_t total_bytes;
+	char phase[32];
 };
 
 struct ch_msg_extent {
