@@ -67,8 +67,6 @@ static void conn_unlink(struct ch_conn *c)
 	if (c->next)
 		c->next->prev = c->prev;
 	edge->conns_count--;
-	if (edge->stopping && edge->conns_count == 0)
-		ch_ring_stop(edge->ring);
 }
 
 void ch_conn_put(struct ch_conn *c)
@@ -349,7 +347,7 @@ static void head_parse(struct ch_conn *c)
 	if (c->rx_pos == c->rx_len) {
 		ch_fp_conn_idle(&c->fp);
 		c->head_timed = false;
-		if (c->edge->stopping) {
+		if (c->edge->stopping && !c->kept) {
 			ch_conn_close(c);
 			return;
 		}

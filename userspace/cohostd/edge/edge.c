@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 
 #include "cohostd/edge/conn.h"
@@ -23,6 +24,7 @@
 
 #define RING_ENTRIES 256
 #define ACCEPT_RETRY_MS 100
+#define STOP_MS 1000
 
 int64_t ch_edge_time_s(void)
 {
@@ -109,6 +111,21 @@ static void on_restored(struct ch_edge *edge, int fd, struct ch_kept *kept)
 	ch_kept_close(edge->keep, kept);
 }
 
+/*
+ * The end: parked connections are left as they are, for a successor goes on with
+ * them. So it may start only now, when nothing here touches them any more.
+ */
+static void stop_now(struct ch_edge *edge)
+{
+	ch_worker_draining(edge->worker);
+	ch_ring_stop(edge->ring);
+}
+
+static void on_stop_deadline(struct ch_timer *timer)
+{
+	stop_now(ch_container_of(timer, struct ch_edge, stop_timer));
+}
+
 static void on_stop(struct ch_worker *w)
 {
 	struct ch_edge *edge = w->user;
@@ -119,13 +136,14 @@ static void on_stop(struct ch_worker *w)
 		ch_timer_stop(edge->ring, &edge->listeners[i].retry);
 		ch_ring_cancel(edge->ring, &edge->listeners[i].op);
 	}
-	ch_worker_draining(w);
 	for (c = edge->conns; c; c = next) {
 		next = c->next;
-		ch_conn_drain(c);
+		if (!c->kept)
+			ch_conn_drain(c);
 	}
-	if (edge->conns_count == 0)
-		ch_ring_stop(edge->ring);
+	/* most answers are finished by then; new clients wait in the backlog meanwhile */
+	ch_timer_after_ms(edge->ring, &edge->stop_timer, on_stop_deadline,
+			  edge->conns_count ? STOP_MS : 0);
 }
 
 static const struct ch_verb verbs[] = {
@@ -150,6 +168,17 @@ static void edge_run(struct ch_edge *edge)
 	ch_worker_ready(edge->worker);
 }
 
+/* Each viewer is a descriptor; the hard limit is the administrator's word. */
+static void raise_files_limit(void)
+{
+	struct rlimit limit;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur < limit.rlim_max) {
+		limit.rlim_cur = limit.rlim_max;
+		(void)setrlimit(RLIMIT_NOFILE, &limit);
+	}
+}
+
 int ch_edge_main(struct ch_worker *w)
 {
 	struct ch_edge *edge = calloc(1, sizeof(*edge));
@@ -159,6 +188,7 @@ int ch_edge_main(struct ch_worker *w)
 	if (!edge)
 		return 1;
 	edge->worker = w;
+	raise_files_limit();
 	err = ch_ring_create(&edge->ring, RING_ENTRIES);
 	if (err < 0) {
 		(void)ch_error_set(&e, err, "io_uring is not available: %s", strerror(-err));

@@ -58,6 +58,7 @@ struct ch_edge {
 	struct ch_keep *keep;
 	uint64_t temp_next; /* names of temporary files */
 	bool stopping;
+	struct ch_timer stop_timer;
 };
 
 /* Real time in seconds, for dates and ages. */

@@ -67,7 +67,8 @@ static void on_connect_deadline(struct ch_timer *timer)
 {
 	struct ch_fetch *f = ch_container_of(timer, struct ch_fetch, deadline);
 
-	fetch_end(f, -ETIMEDOUT, "no connection within the time limit");
+	fetch_end(f, -ETIMEDOUT, f->up->addr_len ? "no connection within the time limit" :
+						   "the origin's name cannot be resolved");
 }
 
 static void on_body_deadline(struct ch_timer *timer)
@@ -116,8 +117,8 @@ static void connect_new(struct ch_fetch *f)
 
 	f->reused = false;
 	f->request_sent = 0;
-	f->fd = socket(f->up->addr.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	if (f->fd < 0) {
+	f->fd = socket(f->up->addr_len ? f->up->addr.ss_family : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	if (f->fd < 0 || f->up->addr_len == 0) {
 		/* told from the ring, as every failure */
 		ch_timer_after_ms(f->ring, &f->deadline, on_connect_deadline, 0);
 		return;
@@ -374,6 +375,7 @@ struct ch_fetch *ch_fetch_start(struct ch_ring *ring, struct ch_upstream *up, ch
 			       .head_request = head_request, .has_body = has_body};
 	ch_http_reset(&f->http);
 	up->fetches++;
+	ch_upstream_resolve(up, (int64_t)(ch_ring_now_ns(ring) / 1000000000 + 1));
 	ch_timer_after_ms(ring, &f->total, on_total, up->first_byte_timeout_ms);
 	if (!has_body)
 		f->fd = ch_upstream_take(up);

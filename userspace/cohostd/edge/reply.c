@@ -100,7 +100,7 @@ static void framing_fields(struct ch_conn *c, int64_t body_len)
 		c->framing = CH_REPLY_CLOSE;
 		c->keep_alive = false;
 	}
-	if (c->edge->stopping)
+	if (c->edge->stopping && !c->kept)
 		c->keep_alive = false;
 	if (!c->keep_alive)
 		ch_reply_field(c, "Connection", "close");

@@ -9,6 +9,7 @@
 #include <errno.h>
 #include <netdb.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 #include <unistd.h>
@@ -56,35 +57,92 @@ static int split_url(struct ch_upstream *up, const char *url, char *host, size_t
 	return 0;
 }
 
+#define LOOKUP_AGAIN_S 60
+#define LOOKUP_FAIL_S  2
+#define LOOKUP_WAIT_NS 500000000L
+
+static void take_address(struct ch_upstream *up, const struct addrinfo *list)
+{
+	memcpy(&up->addr, list->ai_addr, list->ai_addrlen);
+	up->addr_len = list->ai_addrlen;
+}
+
+static bool resolve_numeric(struct ch_upstream *up)
+{
+	struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
+				 .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV}, *list = NULL;
+
+	if (getaddrinfo(up->host, up->port, &hints, &list) != 0)
+		return false;
+	take_address(up, list);
+	freeaddrinfo(list);
+	return true;
+}
+
+static void lookup_start(struct ch_upstream *up)
+{
+	static const struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
+	struct gaicb *lookup = calloc(1, sizeof(*lookup));
+
+	if (!lookup)
+		return;
+	lookup->ar_name = up->host;
+	lookup->ar_service = up->port;
+	lookup->ar_request = &hints;
+	if (getaddrinfo_a(GAI_NOWAIT, &lookup, 1, NULL) != 0)
+		free(lookup);
+	else
+		up->lookup = lookup;
+}
+
+void ch_upstream_resolve(struct ch_upstream *up, int64_t now_s)
+{
+	int64_t again = up->addr_len ? LOOKUP_AGAIN_S : LOOKUP_FAIL_S;
+	int err;
+
+	if (up->numeric)
+		return;
+	if (!up->lookup && (!up->looked_up_s || now_s - up->looked_up_s >= again))
+		lookup_start(up);
+	err = up->lookup ? gai_error(up->lookup) : EAI_INPROGRESS;
+	if (err == EAI_INPROGRESS)
+		return;
+	/* an address that was good once is kept when the name service fails */
+	if (err == 0)
+		take_address(up, up->lookup->ar_result);
+	if (up->lookup->ar_result)
+		freeaddrinfo(up->lookup->ar_result);
+	free(up->lookup);
+	up->lookup = NULL;
+	up->looked_up_s = now_s;
+}
+
 int ch_upstream_init(struct ch_upstream *up, const char *site, const char *url,
 		     uint32_t connect_timeout_ms, uint32_t first_byte_timeout_ms,
 		     struct ch_error *e)
 {
-	struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *list = NULL;
-	char host[256], port[16];
-	int err;
+	struct timespec wait = {.tv_nsec = LOOKUP_WAIT_NS};
 
 	memset(up, 0, sizeof(*up));
 	up->connect_timeout_ms = connect_timeout_ms;
 	up->first_byte_timeout_ms = first_byte_timeout_ms;
-	if (split_url(up, url, host, sizeof(host), port, sizeof(port)) < 0) {
+	if (split_url(up, url, up->host, sizeof(up->host), up->port, sizeof(up->port)) < 0) {
 		(void)ch_error_set(e, -EINVAL, "site %s: origin %s is no http:// address", site, url);
 		return ch_error_hint(e, "write it as http://HOST[:PORT][/PREFIX]");
 	}
-	err = getaddrinfo(host, port, &hints, &list);
-	if (err != 0) {
-		(void)ch_error_set(e, -EHOSTUNREACH, "site %s: cannot resolve its origin %s: %s", site,
-				   host, gai_strerror(err));
-		return ch_error_hint(e, "name the origin by its address, or repair the name service");
-	}
-	memcpy(&up->addr, list->ai_addr, list->ai_addrlen);
-	up->addr_len = list->ai_addrlen;
-	freeaddrinfo(list);
+	up->numeric = resolve_numeric(up);
+	if (up->numeric)
+		return 0;
+	lookup_start(up);
+	if (up->lookup)
+		(void)gai_suspend((const struct gaicb *const *)&up->lookup, 1, &wait);
+	ch_upstream_resolve(up, 1);
 	return 0;
 }
 
 void ch_upstream_exit(struct ch_upstream *up)
 {
+	/* a lookup under way belongs to its thread until the process ends */
 	while (up->idle_count > 0)
 		close(up->idle[--up->idle_count]);
 }

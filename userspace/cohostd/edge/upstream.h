@@ -18,8 +18,12 @@
 struct ch_upstream {
 	char authority[256]; /* for the Host field */
 	char prefix[256];    /* path prefix of the origin URL, no trailing '/' */
+	char host[256], port[16];
 	struct sockaddr_storage addr;
-	socklen_t addr_len;
+	socklen_t addr_len;    /* 0: not known yet */
+	bool numeric;	       /* else the name is asked for again now and then */
+	struct gaicb *lookup;  /* under way, in a thread of the C library */
+	int64_t looked_up_s;
 	uint32_t connect_timeout_ms;
 	uint32_t first_byte_timeout_ms;
 
@@ -32,11 +36,16 @@ struct ch_upstream {
 	unsigned int idle_count;
 };
 
-/* Parses "http://host[:port][/prefix]" and resolves the name (this blocks). */
+/*
+ * Parses "http://host[:port][/prefix]". A name is looked up in the background: this
+ * waits half a second for it at most, and goes on without when there is no answer.
+ */
 int ch_upstream_init(struct ch_upstream *up, const char *site, const char *url,
 		     uint32_t connect_timeout_ms, uint32_t first_byte_timeout_ms,
 		     struct ch_error *e);
 void ch_upstream_exit(struct ch_upstream *up);
+/* Before a fetch: takes in what a lookup has found, begins one when it is time. */
+void ch_upstream_resolve(struct ch_upstream *up, int64_t now_s);
 
 /* What an exchange taught us. Return true when `down` has changed. */
 bool ch_upstream_good(struct ch_upstream *up, int64_t now_s);
