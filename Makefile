@@ -26,6 +26,7 @@ CPPFLAGS += -D_GNU_SOURCE -DCH_VERSION='"$(VERSION)"' -I$(BUILD)/gen -I. -Iinclu
 CFLAGS   ?= -O2 -g
 CFLAGS   += -std=gnu11 -Wall -Wextra -Werror -Wno-unused-parameter -Wmissing-prototypes \
 	    -Wstrict-prototypes -Wpointer-arith -Wwrite-strings -fno-strict-aliasing
+LDFLAGS  += -Wl,--as-needed
 LDLIBS   += $(shell pkg-config --libs $(PKGS) 2>/dev/null) -lpthread -lm
 ifdef SANITIZE
 CFLAGS   += -fsanitize=address,undefined -fno-omit-frame-pointer

@@ -2,7 +2,7 @@
 /*
  * Generic netlink family "cohost". Called by userspace (userspace/lib/volume.c); calls
  * volume.h and holds no lock and no state of its own between two messages but what a dump
- * keeps in its callback. The generic netlink mutex makes the operations one at a time.
+ * keeps in its callback. Operations run side by side; volume.h does the locking.
  *
  * Invariants: an operation that changes something carries GENL_ADMIN_PERM; every refusal
  * that starts here sets the extended acknowledgement; a dump is flagged as interrupted
@@ -228,7 +228,7 @@ static int reply_volume(struct genl_info *info, u8 cmd, struct ch_volume *vol)
 		if (err == -ENOMEM)
 			GENL_SET_ERR_MSG(info, "no memory for the answer");
 		else
-			GENL_SET_ERR_MSG(info, "the volume was stopped meanwhile");
+			GENL_SET_ERR_MSG(info, "the volume is being started or stopped");
 		nlmsg_free(skb);
 		return err;
 	}
@@ -667,6 +667,8 @@ struct genl_family ch_netlink_family __ro_after_init = {
 	.name = COHOST_GENL_NAME,
 	.version = COHOST_GENL_VERSION,
 	.module = THIS_MODULE,
+	/* Some wait for I/O: the lock that all families share is not held meanwhile. */
+	.parallel_ops = true,
 	.ops = ops,
 	.n_ops = ARRAY_SIZE(ops),
 	.mcgrps = groups,

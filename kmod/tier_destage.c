@@ -121,8 +121,10 @@ static int regions_write(struct ch_volume *vol, u32 *ret_items)
 		u32 nr;
 
 		r = slot_wait(slot);	/* its writes of CH_DESTAGE_SLOTS regions ago */
-		if (r)
+		if (r) {
+			say_error(vol, CH_TRACE_ERROR_SLOW_WRITE, 0, r);
 			break;
+		}
 		spin_lock_irq(&vol->lock);
 		nr = ch_destage_region(&vol->tier, vol->plan.region[i], item);
 		spin_unlock_irq(&vol->lock);

@@ -11,7 +11,8 @@ volume=/dev/mapper/cohost-media
 check "create" cohostctl volume create media fast "$fast" slow "$slow"
 head -c 16777216 /dev/urandom > "$work/first"
 dd if="$work/first" of=$volume bs=64k oflag=direct status=none
-total=$(($(field media size_bytes) / 4096))
+snapshot media
+total=$(($(field size_bytes) / 4096))
 before=$(dd if=$volume bs=1M count=64 iflag=direct status=none | md5sum)
 
 read -r epoch _ base kind < <(volume_api checkpoint-create media)
@@ -38,7 +39,8 @@ check "its volume is not stopped" sh -c \
 check "remove the view" volume_api view-remove media "$epoch"
 check "another epoch is not there" sh -c "volume_api checkpoint-delete media 12345 2>/dev/null; [ \$? -eq 4 ]"
 check "delete as synced" volume_api checkpoint-delete media "$epoch" synced
-same "its epoch is the base now" "$(field media base_epoch)" "$epoch"
+snapshot media
+same "its epoch is the base now" "$(field base_epoch)" "$epoch"
 
 # Known blocks, some alone and some in runs.
 for at in 7 500 501 4000 20000; do
@@ -62,7 +64,8 @@ check "every changed block is in the extents, and few others" awk -v total="$tot
 		exit bad
 	}' "$work/changed"
 check "delete, not synced" volume_api checkpoint-delete media "$second"
-same "the base stays" "$(field media base_epoch)" "$epoch"
+snapshot media
+same "the base stays" "$(field base_epoch)" "$epoch"
 
 # What was not synced is still pending in the next one, across a stop and a start.
 check "stop" cohostctl volume stop media

@@ -10,8 +10,19 @@ loop_new slow 64 && slow=$REPLY
 loop_new tiny 8 && tiny=$REPLY
 loop_new xfs 320 && xfs=$REPLY
 mkfs.xfs -q -L keepme "$xfs"
-pristine=$(cat "$work"/{fast,slow,tiny,xfs}.img | md5sum)
-pristine_small=$(cat "$work"/{fast,slow,tiny}.img | md5sum)
+
+# fingerprint NAME...: a write where nothing was takes space of the sparse file
+fingerprint()
+{
+	local name
+
+	for name in "$@"; do
+		stat -c %b "$work/$name.img"
+		head -c 1048576 "$work/$name.img" | md5sum
+	done
+}
+pristine=$(fingerprint fast slow tiny xfs)
+pristine_small=$(fingerprint fast slow tiny)
 
 # refused WHAT EXIT REGEXP COMMAND...
 refused()
@@ -36,15 +47,12 @@ refused "slow device too small" 1 "MiB" $create media fast "$fast" slow "$tiny"
 refused "a file system on it" 5 "xfs file system labelled 'keepme'" $create media fast "$fast" slow "$xfs"
 refused "a bad name" 2 "is no name for a volume" $create a@b fast "$fast" slow "$slow"
 refused "an unknown key" 2 "fsat" $create media fsat "$fast" slow "$slow"
-refused "a missing key" 2 "slow" $create media fast "$fast"
-refused "an unknown verb" 2 "create" cohostctl volume crate media
 refused "an unknown volume" 4 "no volume 'nobody' is started" cohostctl volume show nobody
-refused "flush of an unknown volume" 4 "nobody" cohostctl volume flush nobody
 refused "stop of an unknown volume" 4 "nobody" cohostctl volume stop nobody
 refused "delete of a stopped one without devices" 4 "fast DEV slow DEV" cohostctl -y volume delete nobody
 refused "start of devices that hold none" 4 "not the fast device of a volume" \
 	cohostctl volume start media fast "$fast" slow "$slow"
-same "the file system was not written to" "$(cat "$work"/{fast,slow,tiny,xfs}.img | md5sum)" "$pristine"
+same "the file system was not written to" "$(fingerprint fast slow tiny xfs)" "$pristine"
 mount "$xfs" "$work/mnt"
 refused "a mounted device, even with -y" 5 "is in use" cohostctl -y volume create media fast "$fast" slow "$xfs"
 umount "$work/mnt"
@@ -53,7 +61,7 @@ refused "errors as JSON, too" 4 '"code": *"not_found"' cohostctl -j volume show 
 
 same "no device-mapper device is left" "$(dmsetup ls | grep -c '^cohost')" 0
 # Mounting rewrote the superblock of xfs; all else must be as it was.
-same "the devices were not written to" "$(cat "$work"/{fast,slow,tiny}.img | md5sum)" "$pristine_small"
+same "the devices were not written to" "$(fingerprint fast slow tiny)" "$pristine_small"
 
 check "create" $create media fast "$fast" slow "$slow"
 loop_new fast2 64 && fast2=$REPLY

@@ -11,6 +11,8 @@
 #include "lib/netlink_names.h"
 
 #define FLUSH_POLL_MS 200
+/* A slow device that fails for so long will not finish a flush. */
+#define SLOW_ERROR_MS 10000
 
 struct field {
 	int attr;
@@ -216,34 +218,54 @@ int ch_volume_flush_start(const char *name, struct ch_volume *ret_volume, struct
 	return call_one(COHOST_CMD_VOLUME_FLUSH, name, -1, ret_volume, e);
 }
 
+/* Why a flush that is not done will not end by itself soon; 0 if it will. */
+static int flush_stuck(const struct ch_volume *volume, uint64_t *errors, struct ch_error *e)
+{
+	int err = 0;
+
+	*errors = volume->slow_error ? *errors + 1 : 0;
+	if (volume->state == COHOST_STATE_SUSPENDED) {
+		err = ch_error_set(e, -EBUSY, "volume '%s' is suspended, its flush waits", volume->name);
+		ch_error_hint(e, "let it go on with: dmsetup resume cohost-%s", volume->name);
+	} else if (volume->flush_state == COHOST_FLUSH_STATE_FAILED ||
+		   volume->state == COHOST_STATE_FAILED) {
+		err = ch_error_set(e, -EIO, "volume '%s' could not be flushed: its fast device failed",
+				   volume->name);
+		ch_error_hint(e, "look at dmesg and at: cohostctl volume show %s", volume->name);
+	} else if (*errors * FLUSH_POLL_MS >= SLOW_ERROR_MS) {
+		err = ch_error_set(e, -EIO, "volume '%s' could not be flushed: its slow device fails",
+				   volume->name);
+		ch_error_hint(e, "nothing is lost: the data is in the log on the fast device, and it is "
+				 "tried again and again; look at dmesg");
+	}
+	return err;
+}
+
 int ch_volume_flush(const char *name, bool (*progress)(void *arg, const struct ch_volume *volume),
 		    void *arg, struct ch_error *e)
 {
 	const struct timespec pause = {.tv_nsec = FLUSH_POLL_MS * 1000000L};
+	uint64_t target_seq, errors = 0;
 	struct ch_volume volume;
-	uint64_t target_seq;
 	int err;
 
 	err = ch_volume_flush_start(name, &volume, e);
 	if (err)
 		return err;
 	target_seq = volume.flush_target_seq;
-	/* Another flush that was asked for later includes this one. */
-	while (volume.flush_state == COHOST_FLUSH_STATE_RUNNING &&
-	       volume.flush_target_seq >= target_seq) {
+	for (;;) {
 		if (progress && !progress(arg, &volume))
 			return ch_error_set(e, -EINTR, "the flush of volume '%s' goes on", name);
+		err = flush_stuck(&volume, &errors, e);
+		if (err)
+			return err;
+		/* Another flush that was asked for later has a target behind this one's. */
+		if (volume.flush_state != COHOST_FLUSH_STATE_RUNNING ||
+		    volume.flush_target_seq < target_seq)
+			return 0;
 		nanosleep(&pause, NULL);
 		err = ch_volume_show(name, &volume, e);
 		if (err)
 			return err;
 	}
-	if (volume.flush_state == COHOST_FLUSH_STATE_FAILED) {
-		ch_error_set(e, -EIO, "volume '%s' could not be flushed: its slow device fails", name);
-		return ch_error_hint(e, "nothing is lost: the data is in the log on the fast device; look "
-					"at dmesg and at cohostctl volume show %s", name);
-	}
-	if (progress)
-		(void)progress(arg, &volume);
-	return 0;
 }
