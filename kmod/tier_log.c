@@ -353,6 +353,12 @@ static void stall(struct ch_volume *vol, struct bio_list *bad)
 		bio_list_merge(bad, &vol->writes);
 		bio_list_init(&vol->writes);
 		vol->stalled = false;
+		/* Whoever waits for a checkpoint holds `control`, and so up all who ask. */
+		if (vol->marker_wanted) {
+			vol->marker_wanted = false;
+			vol->marker_result = -ENOSPC;
+			wake_up_all(&vol->change_wait);
+		}
 	}
 	ch_destage_kick(vol);
 }

@@ -9,8 +9,8 @@ setup
 loop_new fast 64 && fast=$REPLY
 loop_new slow 192 && slow=$REPLY
 check "create" cohostctl volume create media fast "$fast" slow "$slow"
-head -c 8000000 /dev/urandom > "$work/file"
-size=$((8000000 / 4096 * 4096))
+size=$((1200 * 4096))
+head -c "$size" /dev/urandom > "$work/file"
 
 check "write and fsync" dd if="$work/file" of=/dev/mapper/cohost-media bs=4k count=$((size / 4096)) conv=fsync status=none
 exec 8< /dev/mapper/cohost-media
@@ -22,9 +22,9 @@ check "all is there" cmp -n "$size" "$work/file" /dev/mapper/cohost-media
 
 # A checkpoint keeps what comes after it in the log, so there is something to replay.
 read -r epoch _ < <(volume_api checkpoint-create media)
-head -c 4194304 /dev/urandom > "$work/second"
+head -c 2097152 /dev/urandom > "$work/second"
 check "write more, fsync" dd if="$work/second" of=/dev/mapper/cohost-media bs=64k conv=fsync status=none
-dd if=/dev/urandom of=/dev/mapper/cohost-media seek=2000 bs=4k count=4000 oflag=direct status=none 2> /dev/null &
+dd if=/dev/urandom of=/dev/mapper/cohost-media seek=2000 bs=4k count=1500 oflag=direct status=none 2> /dev/null &
 writer=$!
 sleep 0.5
 cp "$work/fast.img" "$work/fast-cut.img"
@@ -41,12 +41,12 @@ snapshot media
 echo "replayed: $(field replayed_records)" > "$work/out"
 [ "$(field replayed_records)" -gt 0 ]
 result $? "the log was replayed"
-check "what was fsynced is there" cmp -n 4194304 "$work/second" /dev/mapper/cohost-media
-check "what was not touched is there" cmp -n $((1048576 - 1024 * 4)) -i $((1028 * 4096)) "$work/file" /dev/mapper/cohost-media
+check "what was fsynced is there" cmp -n 2097152 "$work/second" /dev/mapper/cohost-media
+check "what was not touched is there" cmp -n $((600 * 4096)) -i $((600 * 4096)) "$work/file" /dev/mapper/cohost-media
 check "flush after recovery" cohostctl volume flush media
 check "stop" cohostctl volume stop media
 
 check "start the original" cohostctl volume start media fast "$fast" slow "$slow"
-check "the original has all" cmp -n 4194304 "$work/second" /dev/mapper/cohost-media
+check "the original has all" cmp -n 2097152 "$work/second" /dev/mapper/cohost-media
 check "stop" cohostctl volume stop media
 finish

@@ -108,17 +108,8 @@ static int check_two(const struct ch_volume_spec *spec, const struct ch_blockdev
 static int pair_open(const struct ch_volume_spec *spec, struct pair *ret_pair, struct ch_error *e)
 {
 	struct pair pair = {.fast.fd = -1, .slow.fd = -1};
-	struct stat fast, slow;
 	int err;
 
-	/* Before we hold the one, which would make the other look busy. */
-	if (!stat(spec->fast, &fast) && !stat(spec->slow, &slow) && S_ISBLK(fast.st_mode) &&
-	    S_ISBLK(slow.st_mode) && fast.st_rdev == slow.st_rdev) {
-		ch_error_set_exit(e, -EINVAL, CH_EXIT_USAGE,
-				  "fast and slow are the same device: %s", spec->fast);
-		return ch_error_hint(e, "a volume needs two devices, the fast one for its log and the "
-					"slow one for its data");
-	}
 	err = ch_blockdev_open(spec->fast, &pair.fast, e);
 	if (err)
 		return err;
