@@ -474,7 +474,7 @@ static __always_inline bool ch_wants_again(const struct ch_pkt *p, const struct 
  * The same bytes again, from the same slot. What else the segment carries (data
  * after the request, a FIN) is not passed on: it is not acknowledged and comes again.
  */
-static __always_inline __u32 ch_answer_again(void *ctx, const bool xdp, struct ch_scratch *s,
+static __always_inline __u32 ch_answer_again(void *ctx, struct ch_scratch *s,
 					     const struct ch_snapshot *n, enum ch_action *action)
 {
 	struct ch_pkt *p = &s->pkt;
@@ -497,18 +497,13 @@ static __always_inline __u32 ch_answer_again(void *ctx, const bool xdp, struct c
 	if (!p->plain || !ch_reply_init(&r, slot, n->method, p, &v))
 		return CH_FP_STAT_left_window;
 	to = ch_header_len(p) + r.len;
-	if (to != p->frame_len && ch_resize(ctx, xdp, p->frame_len, to)) {
-		if (xdp)
-			ch_count(CH_FP_STAT_xdp_no_tailroom);
-		else
-			*action = CH_DROP;
-		return CH_FP_STAT_left_resource;
-	}
 	*action = CH_DROP;
-	if (ch_write(ctx, xdp, s, &v, &r))
+	if (to != p->frame_len && ch_resize(ctx, false, p->frame_len, to))
+		return CH_FP_STAT_left_resource;
+	if (ch_write(ctx, false, s, &v, &r))
 		return 0;
 	*action = CH_SEND;
-	ch_count(xdp ? CH_FP_STAT_again_xdp : CH_FP_STAT_again_tc);
+	ch_count(CH_FP_STAT_again);
 	ch_add(CH_FP_STAT_bytes_out, r.len);
 	return 0;
 }

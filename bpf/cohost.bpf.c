@@ -59,9 +59,13 @@ static __always_inline enum ch_action ch_ingress(void *ctx, const bool xdp)
 	ch_parse_options(ctx, xdp, p, s);
 	if (!ch_snapshot_take(c, &n, ch_ident(&p->tuple)))
 		return CH_PASS;
-	if (ch_wants_again(p, &n.x))
-		left = ch_answer_again(ctx, xdp, s, &n, &action);
-	else if (p->data_len)
+	if (ch_wants_again(p, &n.x)) {
+		/* By tc only: a driver that loses XDP_TX frames must not lose these too. */
+		if (xdp)
+			return CH_PASS;
+		left = ch_answer_again(ctx, s, &n, &action);
+	}
+	if (!left && action == CH_PASS && p->data_len)
 		left = ch_answer_new(ctx, xdp, s, c, &n, &action);
 	if (action != CH_PASS || xdp)
 		return action;

@@ -177,8 +177,7 @@ struct ch_fp_slot {
 #define CH_FP_STATS(X) \
 	X(hits_xdp,		"answered by XDP") \
 	X(hits_tc,		"answered by tc") \
-	X(again_xdp,		"answered again (retransmitted request) by XDP") \
-	X(again_tc,		"answered again (retransmitted request) by tc") \
+	X(again,		"answered again: request retransmitted by the client") \
 	X(bytes_out,		"payload bytes sent") \
 	X(requests_left,	"GET and HEAD requests left to the kernel") \
 	X(xdp_no_tailroom,	"XDP could not grow the frame, tc took over") \
