@@ -103,6 +103,8 @@ static long ch_parse_line(__u32 index, void *unused)
 		return 1;
 	r = &s->request;
 	pos = r->pos & 2047;
+	if (pos + 2 > r->len)
+		return ch_line_refuse(r, CH_FP_STAT_left_partial);
 	line = s->req + pos;
 	w = *(const __u64 *)line;
 	if ((__u16)w == bpf_htons(0x0d0a)) {
