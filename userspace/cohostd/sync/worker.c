@@ -241,6 +241,9 @@ int ch_sync_main(struct ch_worker *w)
 		ch_worker_ready(w);
 		err = ch_ring_run(s.ring) < 0;
 	}
+	/* The supervisor has gone: threads may still wait for the network, and nobody for them. */
+	if (s.tasks)
+		_exit(1);
 	ch_ring_destroy(s.ring);
 out:
 	close(s.wake_fd);
