@@ -68,8 +68,8 @@ snapshot media
 same "nothing is dirty after a flush" "$(field dirty_bytes)" 0
 blocks=$(($(field size_bytes) / 4096))
 start=$(data_start "$slow")
-on_volume=$(dd if=/dev/mapper/cohost-media bs=4k count=12288 iflag=direct status=none | md5sum)
-on_slow=$(dd if="$slow" bs=4k skip="$start" count=12288 iflag=direct status=none | md5sum)
+on_volume=$(dd if=/dev/mapper/cohost-media bs=1M count=32 iflag=direct status=none | md5sum)
+on_slow=$(dd if="$slow" bs=1M skip=$((start * 4096)) count=32 iflag=direct,skip_bytes status=none | md5sum)
 same "the slow device holds what the volume shows" "$on_volume" "$on_slow"
 [ $((start + blocks)) -le $((352 * 256)) ]
 result $? "the volume ends within its device"
