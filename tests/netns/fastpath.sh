@@ -22,6 +22,7 @@ check() { local what=$1; shift; if "$@"; then ok "$what"; else not_ok "$what"; f
 inC() { nsenter --net="/run/netns/$id-c" -- "$@"; }
 inS() { nsenter --net="/run/netns/$id-s" -- "$@"; }
 
+# shellcheck disable=SC2317  # called by the trap
 cleanup() {
 	[ -n "$server" ] && kill -9 "$server" 2>/dev/null
 	wait 2>/dev/null
