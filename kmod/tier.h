@@ -101,6 +101,7 @@ struct ch_volume {
 	enum cohost_flush_state drain_state;
 	unsigned long last_write;	/* jiffies */
 	unsigned int view_ios;
+	unsigned int ends;	/* own bios whose end_io has not returned: see ch_end_put() */
 	struct ch_volume_counters counters;
 	/* to here */
 
@@ -152,6 +153,29 @@ static inline void ch_destage_kick(struct ch_volume *vol)
 	wake_up(&vol->destage_wait);
 }
 
+/*
+ * A bio of our own goes out / its end_io is about to return. The memory stays until all
+ * have: dm only waits for the guests' bios.
+ */
+static inline void ch_end_get(struct ch_volume *vol)
+{
+	unsigned long flags;
+
+	spin_lock_irqsave(&vol->lock, flags);
+	vol->ends++;
+	spin_unlock_irqrestore(&vol->lock, flags);
+}
+static inline void ch_end_put(struct ch_volume *vol)
+{
+	unsigned long flags;
+
+	/* Woken under the lock: once it is released the volume may be gone. */
+	spin_lock_irqsave(&vol->lock, flags);
+	if (!--vol->ends)
+		wake_up_all(&vol->change_wait);
+	spin_unlock_irqrestore(&vol->lock, flags);
+}
+
 /* tier_io.c: sleep; negative errno. */
 int __must_check ch_io_block(struct block_device *bdev, u64 block, struct page *page, blk_opf_t opf);
 /* Reads up to CH_REC_BLOCKS_MAX blocks into the pages of `buf` (vmalloc'ed or not). */
@@ -167,7 +191,8 @@ void ch_volume_close(struct ch_volume *vol);
 
 /* tier_log.c */
 int ch_log_init(struct ch_volume *vol);
-void ch_log_exit(struct ch_volume *vol);
+void ch_log_stop(struct ch_volume *vol);	/* the thread */
+void ch_log_exit(struct ch_volume *vol);	/* the memory, after all bios have ended */
 void ch_log_queue(struct ch_volume *vol, struct bio *bio);	/* map; any context */
 /* Makes all records up to seq durable. Sleeps. -EIO if the volume failed. */
 int __must_check ch_log_sync(struct ch_volume *vol, u64 seq);
@@ -179,6 +204,7 @@ int ch_read_map(struct ch_volume *vol, struct dm_target *ti, struct bio *bio, u6
 
 /* tier_destage.c */
 int ch_destage_init(struct ch_volume *vol);
+void ch_destage_stop(struct ch_volume *vol);	/* before ch_log_stop(), whose thread it may wait for */
 void ch_destage_exit(struct ch_volume *vol);
 
 /* volume.c: the list. add: -EEXIST when name or uuid is there already. */

@@ -9,7 +9,6 @@
  * everything in the log and is tried again later.
  */
 #include <linux/blkdev.h>
-#include <linux/freezer.h>
 #include <linux/kthread.h>
 #include <linux/sched/mm.h>
 #include <linux/slab.h>
@@ -22,12 +21,14 @@
 static void slot_endio(struct bio *bio)
 {
 	struct ch_slot *slot = bio->bi_private;
+	struct ch_volume *vol = slot->vol;
 
 	if (bio->bi_status)
 		WRITE_ONCE(slot->status, bio->bi_status);
 	bio_put(bio);
 	if (atomic_dec_and_test(&slot->pending))
-		wake_up_all(&slot->vol->change_wait);
+		wake_up_all(&vol->change_wait);
+	ch_end_put(vol);
 }
 
 static int slot_wait(struct ch_slot *slot)
@@ -48,6 +49,7 @@ static void slot_submit(struct ch_slot *slot, struct block_device *bdev, u64 blo
 	for (u32 i = 0; i < nr; i++)
 		__bio_add_page(bio, slot->page[first + i], CH_BLOCK_SIZE, 0);
 	atomic_inc(&slot->pending);
+	ch_end_get(slot->vol);
 	submit_bio(bio);
 }
 
@@ -373,12 +375,16 @@ int ch_destage_init(struct ch_volume *vol)
 	return 0;
 }
 
-/* Undoes any part of init; before ch_log_exit(), whose thread it may wait for. */
-void ch_destage_exit(struct ch_volume *vol)
+void ch_destage_stop(struct ch_volume *vol)
 {
 	if (vol->destage_thread)
 		kthread_stop(vol->destage_thread);
 	vol->destage_thread = NULL;
+}
+
+/* Undoes any part of init. */
+void ch_destage_exit(struct ch_volume *vol)
+{
 	for (u32 s = 0; vol->slot && s < CH_DESTAGE_SLOTS; s++)
 		for (u32 i = 0; i < CH_REGION_BLOCKS; i++)
 			if (vol->slot[s].page[i])

@@ -154,13 +154,12 @@ static void record_endio(struct bio *bio)
 	if (!error)
 		reap(vol, &done, &bad);
 	spin_unlock_irqrestore(&vol->lock, flags);
-	if (error) {
+	if (error)
 		ch_volume_fail(vol, CH_TRACE_ERROR_FAST_WRITE, sector, error);
-		return;
-	}
 	end_list(&done, BLK_STS_OK);
 	end_list(&bad, BLK_STS_IOERR);
 	ch_log_kick(vol);
+	ch_end_put(vol);
 }
 
 static void flush_endio(struct bio *bio)
@@ -188,6 +187,7 @@ static void flush_endio(struct bio *bio)
 	end_list(&done, BLK_STS_OK);
 	ch_log_kick(vol);
 	wake_up_all(&vol->change_wait);
+	ch_end_put(vol);
 }
 
 /* ---- building records ---- */
@@ -203,6 +203,7 @@ static void submit_record(struct ch_volume *vol, struct ch_buffer *buf)
 	buf->bio.bi_end_io = record_endio;
 	for (u32 i = 0; i < buf->rec.write_blocks; i++)
 		__bio_add_page(&buf->bio, buf->page[i], CH_BLOCK_SIZE, 0);
+	ch_end_get(vol);
 	submit_bio(&buf->bio);
 }
 
@@ -431,6 +432,7 @@ static bool make_record(struct ch_volume *vol)
 	next = choose(vol, &buf, &bad);
 	spin_unlock_irq(&vol->lock);
 	end_list(&bad, BLK_STS_IOERR);
+	wake_up_all(&vol->change_wait);	/* the marker has its place, or never will */
 	if (next == NEXT_NOTHING)
 		return false;
 	if (next == NEXT_COPY) {
@@ -449,7 +451,6 @@ static bool make_record(struct ch_volume *vol)
 	}
 	if (next != NEXT_NOTHING)
 		submit_record(vol, buf);
-	wake_up_all(&vol->change_wait);
 	return true;
 }
 
@@ -486,6 +487,7 @@ static void make_flush(struct ch_volume *vol)
 	bio_init(&vol->flush_bio, vol->fast->bdev, NULL, 0, REQ_OP_WRITE | REQ_PREFLUSH | REQ_SYNC);
 	vol->flush_bio.bi_private = vol;
 	vol->flush_bio.bi_end_io = flush_endio;
+	ch_end_get(vol);
 	submit_bio(&vol->flush_bio);
 }
 
@@ -571,12 +573,16 @@ int ch_log_init(struct ch_volume *vol)
 	return 0;
 }
 
-/* No request is in flight. Undoes any part of init. */
-void ch_log_exit(struct ch_volume *vol)
+void ch_log_stop(struct ch_volume *vol)
 {
 	if (vol->log_thread)
 		kthread_stop(vol->log_thread);
 	vol->log_thread = NULL;
+}
+
+/* Undoes any part of init. */
+void ch_log_exit(struct ch_volume *vol)
+{
 	for (u32 b = 0; vol->buffer && b < CH_BUFFERS; b++)
 		for (u32 i = 0; i <= CH_PAYLOAD_MAX; i++)
 			if (vol->buffer[b].page[i])

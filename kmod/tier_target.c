@@ -65,16 +65,20 @@ static struct ch_volume *volume_alloc(struct dm_target *ti)
 /* Ends whatever of the volume exists; the memory goes with the last reference. */
 static void volume_end(struct dm_target *ti, struct ch_volume *vol)
 {
-	mutex_lock(&vol->control);
 	spin_lock_irq(&vol->lock);
 	vol->live = false;
 	spin_unlock_irq(&vol->lock);
+	wake_up_all(&vol->change_wait);	/* a request that waits gives up and leaves control */
+	mutex_lock(&vol->control);
 	wait_event(vol->change_wait, !READ_ONCE(vol->view_ios));
-	/* The last view_put() may still hold the lock. */
-	spin_lock_irq(&vol->lock);
-	spin_unlock_irq(&vol->lock);
 	mutex_unlock(&vol->control);
 
+	ch_destage_stop(vol);
+	ch_log_stop(vol);
+	wait_event(vol->change_wait, !READ_ONCE(vol->ends));
+	/* The last ch_end_put() or view_put() may still hold the lock. */
+	spin_lock_irq(&vol->lock);
+	spin_unlock_irq(&vol->lock);
 	ch_destage_exit(vol);
 	ch_log_exit(vol);
 	if (vol->read_wq)
@@ -206,6 +210,9 @@ static int cohost_map(struct dm_target *ti, struct bio *bio)
 	case REQ_OP_READ:
 		return ch_read_map(vol, ti, bio, 0);
 	case REQ_OP_WRITE:
+		/* max_io_len sees to it; but a longer one would never fit a record. */
+		if (bio_sectors(bio) > CH_PAYLOAD_MAX * CH_SECTORS_PER_BLOCK)
+			dm_accept_partial_bio(bio, CH_PAYLOAD_MAX * CH_SECTORS_PER_BLOCK);
 		ch_log_queue(vol, bio);
 		return DM_MAPIO_SUBMITTED;
 	default:
@@ -226,6 +233,7 @@ static void cohost_postsuspend(struct dm_target *ti)
 	vol->suspended = true;
 	seq = ch_log_seq_begun(&vol->tier);
 	spin_unlock_irq(&vol->lock);
+	wake_up_all(&vol->change_wait);
 	mutex_lock(&vol->destage_mutex);	/* the batch under way ends */
 	mutex_unlock(&vol->destage_mutex);
 	r = ch_log_sync(vol, seq);

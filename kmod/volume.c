@@ -259,10 +259,11 @@ static int place_marker(struct ch_volume *vol, u64 *ret_seq, const char **why)
 		return r;
 	ch_log_kick(vol);
 	wait_event(vol->change_wait,
-		   READ_ONCE(vol->marker_result) <= 0 || READ_ONCE(vol->tier.failed));
+		   READ_ONCE(vol->marker_result) <= 0 || READ_ONCE(vol->tier.failed) ||
+			   READ_ONCE(vol->suspended) || !READ_ONCE(vol->live));
 	spin_lock_irq(&vol->lock);
 	vol->marker_wanted = false;
-	r = vol->marker_result <= 0 ? vol->marker_result : -EIO;
+	r = vol->marker_result <= 0 ? vol->marker_result : vol->tier.failed ? -EIO : -EAGAIN;
 	*ret_seq = vol->tier.pin_seq;
 	spin_unlock_irq(&vol->lock);
 	if (r)

@@ -119,15 +119,15 @@ void ch_changed_split(struct ch_tier *tier)
 void ch_changed_join(struct ch_tier *tier, bool synced)
 {
 	struct ch_changed *ch = &tier->changed;
-	u8 *now = ch->bits[ch->active], *before = ch->bits[!ch->active];
-	size_t bytes = (size_t)ch->sectors * SECTOR_BYTES;
+	u64 *now = (u64 *)ch->bits[ch->active], *before = (u64 *)ch->bits[!ch->active];
+	size_t words = (size_t)ch->sectors * (SECTOR_BYTES / sizeof(u64));
 
 	if (synced)
 		ch->full = false;
 	else
-		for (size_t i = 0; i < bytes; i++)
+		for (size_t i = 0; i < words; i++)
 			now[i] |= before[i];
-	memset(before, 0, bytes);
+	memset(before, 0, words * sizeof(u64));
 }
 
 bool ch_changed_extent(const struct ch_tier *tier, u64 from, u32 look_max, u64 *ret_start, u64 *ret_len)

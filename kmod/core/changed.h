@@ -17,6 +17,8 @@
 
 #include "kmod/core/tier.h"
 
+static_assert(CH_MAP_SECTOR_BITS % 64 == 0, "maps are joined by words: bits[] is aligned to 8 bytes");
+
 /* One more write of block `lba`. Constant time. */
 void ch_changed_set(struct ch_tier *tier, u64 lba);
 
