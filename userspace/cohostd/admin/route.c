@@ -38,13 +38,16 @@ static void fail_send(struct ch_admin_client *c, int64_t err)
 
 static void put_progress(struct ch_admin_client *c, const struct ch_msg *m)
 {
-	const struct ch_msg_progress *p = (const void *)m->payload;
+	struct ch_msg_progress p;
 	json_t *line;
 
-	if (m->head.len != sizeof(*p) || !ch_msg_string_ok(p->phase, sizeof(p->phase)))
+	if (m->head.len != sizeof(p))
 		return;
-	line = json_pack("{s:{s:I,s:I,s:s}}", "progress", "done_bytes", (json_int_t)p->done_bytes,
-			 "total_bytes", (json_int_t)p->total_bytes, "phase", p->phase);
+	memcpy(&p, m->payload, sizeof(p));
+	if (!ch_msg_string_ok(p.phase, sizeof(p.phase)))
+		return;
+	line = json_pack("{s:{s:I,s:I,s:s}}", "progress", "done_bytes", (json_int_t)p.done_bytes,
+			 "total_bytes", (json_int_t)p.total_bytes, "phase", p.phase);
 	ch_admin_client_line(c, line, false);
 	json_decref(line);
 }
