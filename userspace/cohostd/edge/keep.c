@@ -15,6 +15,7 @@
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -116,10 +117,19 @@ static void bank_drop(const struct ch_keep *keep)
 	(void)recv(keep->rx, &id, sizeof(id), MSG_DONTWAIT);
 }
 
+/* Each worker has a bank of its own, as only its successor may take its connections. */
+static int bank_fd(const struct ch_worker *w, const char *end)
+{
+	char name[32];
+
+	(void)snprintf(name, sizeof(name), "bank:%s:%u", end, w->instance);
+	return ch_worker_fd(w, name);
+}
+
 int ch_keep_create(struct ch_edge *edge, struct ch_keep **ret)
 {
 	struct ch_keep *keep;
-	int rx = ch_worker_fd(edge->worker, "bank:rx"), tx = ch_worker_fd(edge->worker, "bank:tx");
+	int rx = bank_fd(edge->worker, "rx"), tx = bank_fd(edge->worker, "tx");
 
 	*ret = NULL;
 	if (rx < 0 || tx < 0)
