@@ -121,7 +121,7 @@ def step_volume(context):
     dirty = listed[0]["dirty_bytes"]
     context.say(f"{mib(dirty)} wait in the log; moving them to the slow device")
     a.ctl("volume", "flush", "media")
-    shown = a.ctl("volume", "show", "media")
+    shown = a.ctl("volume", "show", "media")["volume"]
     left = shown["dirty_bytes"]
     expect(left == 0 or left < dirty, f"flush left {left} of {dirty} bytes")
     return (f"XFS on /dev/mapper/cohost-media; {mib(dirty)} landed in the log, flush left {mib(left)} of it",
