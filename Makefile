@@ -88,10 +88,21 @@ $(O)/%.o: %.c | $(skel)
 	@mkdir -p $(@D)
 	$(CC) $(CPPFLAGS) $(CFLAGS) -MMD -MP -c -o $@ $<
 
-# Fuzzers are compiled in one go, coverage and sanitizers over all that they reach.
-$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(core_src) $(lib_src) $(d_src) | $(skel)
+# Fuzzers: coverage and sanitizers over all that they reach, compiled once for all of
+# them, and of the archives only what each one needs.
+fuzz_flags := -fsanitize=address,undefined
+fuzz_libs  := $(BUILD)/fuzz/libcohostd.a $(BUILD)/fuzz/libcohost.a $(BUILD)/fuzz/libcore.a
+fuzz_objs   = $(patsubst %.c,$(O)/fuzz/%.o,$(1))
+$(BUILD)/fuzz/libcore.a: $(call fuzz_objs,$(core_src))
+$(BUILD)/fuzz/libcohost.a: $(call fuzz_objs,$(lib_src))
+$(BUILD)/fuzz/libcohostd.a: $(call fuzz_objs,$(d_src))
+$(O)/fuzz/%.o: %.c | $(skel)
 	@mkdir -p $(@D)
-	$(CLANG) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer,address,undefined -o $@ $^ $(LDLIBS)
+	$(CLANG) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer-no-link $(fuzz_flags) -MMD -MP -c -o $@ $<
+$(BUILD)/tests/fuzz/%: tests/fuzz/%.c $(fuzz_libs) | $(skel)
+	@mkdir -p $(@D)
+	$(CLANG) $(CPPFLAGS) $(CFLAGS) -fsanitize=fuzzer $(fuzz_flags) -o $@ $< \
+		-Wl,--start-group $(fuzz_libs) -Wl,--end-group $(LDLIBS)
 
 # BPF: one object for every kernel (CO-RE), and its skeleton for the loader.
 $(BUILD)/bpf/cohost.bpf.o: bpf/cohost.bpf.c $(wildcard bpf/*.h include/cohost/*.h)
