@@ -181,19 +181,36 @@ static int batch(struct ch_volume *vol)
 
 /* ---- tail ---- */
 
-static int tail_move(struct ch_volume *vol)
+/* Proposes the new tail; *ret_need: seq that must be durable first, 0 = none. */
+static bool tail_propose(struct ch_volume *vol, u64 *ret_need)
 {
 	bool moved, more;
-	int r = 0;
 
-	mutex_lock(&vol->super_mutex);
 	do {
 		spin_lock_irq(&vol->lock);
 		more = ch_tail_advance(&vol->tier, CH_LOOK_MAX);
 		moved = ch_tail_moved(&vol->tier);
+		*ret_need = ch_tail_need_seq(&vol->tier);
 		spin_unlock_irq(&vol->lock);
 		cond_resched();
 	} while (more);
+	return moved;
+}
+
+static int tail_move(struct ch_volume *vol)
+{
+	bool moved, more;
+	u64 need;
+	int r = 0;
+
+	mutex_lock(&vol->super_mutex);
+	moved = tail_propose(vol, &need);
+	/* What overwrote the oldest blocks is not durable: without a flush the tail stays. */
+	if (!moved && need) {
+		r = ch_log_sync(vol, need);
+		if (!r)
+			moved = tail_propose(vol, &need);
+	}
 	if (moved)
 		r = ch_super_write(vol, ch_tail_superblock);
 	while (moved && !r) {

@@ -113,16 +113,33 @@ void ch_destage_clean(struct ch_tier *tier, const struct ch_destage_item *item, 
 	}
 }
 
+/*
+ * Everything before scan_pos is clean or dead, but dead may mean overwritten by a record that
+ * a power cut would take back, which makes the dead block the newest again. So the tail follows
+ * only as far as the scan had come when all records that are now durable had begun.
+ */
+static void move_mark(struct ch_tier *tier)
+{
+	if (tier->mark_seq > tier->durable_seq)
+		return;
+	tier->safe_pos = tier->mark_pos;
+	tier->mark_pos = tier->scan_pos;
+	tier->mark_seq = tier->head_seq - 1;
+	if (tier->mark_seq <= tier->durable_seq)
+		tier->safe_pos = tier->mark_pos;
+}
+
 bool ch_tail_advance(struct ch_tier *tier, u32 look_max)
 {
 	const struct ch_index *idx = &tier->index;
 	bool more = !scan(tier, look_max);
 
-	while (tier->next_tail_pos < tier->scan_pos) {
+	move_mark(tier);
+	while (tier->next_tail_pos < tier->safe_pos) {
 		u32 node = ch_tier_node(tier, tier->next_tail_pos);
 		u32 blocks = idx->next[node];
 
-		if (tier->next_tail_pos + blocks > tier->scan_pos)
+		if (tier->next_tail_pos + blocks > tier->safe_pos)
 			break;
 		if (!look_max--)
 			return true;

@@ -365,6 +365,8 @@ void ch_format_sb(struct ch_sb *ret_sb, const struct ch_geometry *geo, const u8 
 		sb->name[i] = name[i];
 	sb->geo = *geo;
 	sb->flags = CH_SB_CLEAN | CH_SB_FULL;
+	/* Position 0 means "none" elsewhere (pin_pos): start one lap on. */
+	sb->tail_pos = sb->session_pos = geo->log_blocks;
 	sb->tail_seq = 1;
 	sb->epoch = 1;
 }

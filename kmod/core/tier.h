@@ -110,6 +110,8 @@ struct ch_tier {
 	/* tail on its way to the disk */
 	u64 next_tail_pos, next_tail_seq;
 	u32 next_tail_prev_crc;
+	/* Before safe_pos, whatever overwrote a dead block is durable; mark: the next such place. */
+	u64 safe_pos, mark_pos, mark_seq;
 
 	u64 dirty;			/* blocks in the index that are not clean */
 
@@ -266,6 +268,15 @@ void ch_destage_clean(struct ch_tier *tier, const struct ch_destage_item *item, 
  * blocks. True when it is worth calling again. Not between superblock() and commit().
  */
 bool ch_tail_advance(struct ch_tier *tier, u32 look_max);
+/*
+ * Blocks that died are only gone for good when what overwrote them is durable. 0, or the
+ * seq that must be durable before the tail can move (further): ch_flush_*() up to it,
+ * then ch_tail_advance() again.
+ */
+static inline u64 ch_tail_need_seq(const struct ch_tier *tier)
+{
+	return tier->mark_seq > tier->durable_seq ? tier->mark_seq : 0;
+}
 static inline bool ch_tail_moved(const struct ch_tier *tier)
 {
 	return tier->next_tail_pos != tier->tail_pos;
