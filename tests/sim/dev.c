@@ -182,8 +182,12 @@ static bool fault_due(struct sim_dev *dev, enum sim_op op)
 
 static void cache_version(struct sim_dev *dev, uint32_t sector, const uint8_t *data)
 {
-	struct sim_ver *v = xalloc(1, sizeof(*v));
+	struct sim_ver *v = dev->cache[sector];
 
+	/* What is there already makes no new outcome. */
+	if (!memcmp(v ? v->data : dev->media + (size_t)sector * SIM_SECTOR, data, SIM_SECTOR))
+		return;
+	v = xalloc(1, sizeof(*v));
 	memcpy(v->data, data, SIM_SECTOR);
 	v->stamp = dev->clock;
 	v->older = dev->cache[sector];
@@ -418,17 +422,24 @@ void sim_dev_cut(struct sim_dev *dev, enum sim_cut how)
 	clear_faults(dev);
 }
 
+/* Would write @w in flight change sector @s? */
+static bool flight_matters(const struct sim_dev *dev, const struct sim_req *w, uint32_t s)
+{
+	uint8_t now[SIM_SECTOR];
+
+	if (w->op != SIM_WRITE || s < w->sector || s >= w->sector + w->nr)
+		return false;
+	sim_dev_peek(dev, s, now, 1);
+	return memcmp(now, w->data + (size_t)(s - w->sector) * SIM_SECTOR, SIM_SECTOR) != 0;
+}
+
 /* Versions a cut may leave in open sector @s beyond the durable one. */
 static uint32_t open_choices(const struct sim_dev *dev, uint32_t s)
 {
 	uint32_t i, nr = nr_versions(dev->cache[s]);
 
-	for (i = 0; i < dev->nr_inflight; i++) {
-		const struct sim_req *w = dev->inflight[i];
-
-		if (w->op == SIM_WRITE && s >= w->sector && s < w->sector + w->nr)
-			nr++;
-	}
+	for (i = 0; i < dev->nr_inflight; i++)
+		nr += flight_matters(dev, dev->inflight[i], s);
 	return nr;
 }
 
@@ -446,7 +457,7 @@ static void for_each_open(const struct sim_dev *dev, open_fn fn, void *arg)
 		const struct sim_req *w = dev->inflight[i];
 
 		for (j = 0; w->op == SIM_WRITE && j < w->nr; j++)
-			if (!dev->cache[w->sector + j])
+			if (!dev->cache[w->sector + j] && flight_matters(dev, w, w->sector + j))
 				fn(dev, w->sector + j, arg);
 	}
 }
@@ -505,8 +516,7 @@ static void apply_outcome(const struct sim_dev *dev, uint32_t sector, void *arg)
 	for (i = 0; i < dev->nr_inflight; i++) {
 		const struct sim_req *w = dev->inflight[i];
 
-		if (w->op != SIM_WRITE || sector < w->sector || sector >= w->sector + w->nr ||
-		    --pick != 0)
+		if (!flight_matters(dev, w, sector) || --pick != 0)
 			continue;
 		set_media(o->dst, sector, w->data + (size_t)(sector - w->sector) * SIM_SECTOR);
 		return;

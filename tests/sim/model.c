@@ -114,6 +114,8 @@ void sim_model_fold(struct sim_model *m)
 		m->base_nr = m->ops[i].nr;
 		i++;
 	}
+	if (!i)
+		return;
 	m->nr_ops -= i;
 	memmove(m->ops, m->ops + i, m->nr_ops * sizeof(*m->ops));
 }
@@ -128,32 +130,48 @@ static uint64_t word_of(uint64_t tag, uint32_t unit, uint32_t i)
 }
 
 /* Tag and unit stand in every sector, so a torn unit is seen for what it is. */
-void sim_unit_fill(void *buf, uint32_t bytes, uint64_t tag, uint32_t unit)
+void sim_unit_fill(void *buf, uint32_t bytes, uint64_t tag, uint32_t unit, bool thin)
 {
 	uint64_t *w = buf;
+	uint32_t i, last = bytes / 512 - 1;
+
+	memset(buf, 0, bytes);
+	if (tag == SIM_TAG_ZERO)
+		return;
+	for (i = 0; i < bytes / 8; i++)
+		if (!thin || i / 64 == 0 || i / 64 == last)
+			w[i] = i % 64 == 0 ? tag : word_of(tag, unit, i);
+}
+
+static bool sector_is(const uint64_t *w, uint64_t tag, uint32_t unit, uint32_t first)
+{
 	uint32_t i;
 
-	if (tag == SIM_TAG_ZERO) {
-		memset(buf, 0, bytes);
-		return;
-	}
-	for (i = 0; i < bytes / 8; i++)
-		w[i] = i % 64 == 0 ? tag : word_of(tag, unit, i);
+	if (tag != SIM_TAG_ZERO && w[first] != tag)
+		return false;
+	for (i = first; i < first + 64; i++)
+		if (w[i] != (tag == SIM_TAG_ZERO ? 0 : i % 64 == 0 ? tag : word_of(tag, unit, i)))
+			return false;
+	return true;
 }
 
 uint64_t sim_unit_tag(const void *buf, uint32_t bytes, uint32_t unit)
 {
 	const uint64_t *w = buf;
 	uint64_t tag = w[0];
-	uint32_t i;
+	uint32_t i, sectors = bytes / 512, zeros = 0;
 
-	for (i = 0; i < bytes / 8; i++) {
-		uint64_t want = i % 64 == 0 ? tag : word_of(tag, unit, i);
-
-		if (w[i] != (tag == SIM_TAG_ZERO ? 0 : want))
+	for (i = 0; i < sectors; i++) {
+		if (tag != SIM_TAG_ZERO && i && i < sectors - 1 && w[64 * i] == 0) {
+			if (!sector_is(w, SIM_TAG_ZERO, unit, 64 * i))
+				return SIM_TAG_BAD;
+			zeros++;
+		} else if (!sector_is(w, tag, unit, 64 * i)) {
 			return SIM_TAG_BAD;
+		}
 	}
-	return tag;
+	/* All of the inner sectors are zeros (a thin unit) or none. */
+	return zeros == 0 || zeros == sectors - 2 ? tag : SIM_TAG_BAD;
 }
 
 /* Of operations up to @upto, one that failed and is not overwritten since may show. */
@@ -177,7 +195,7 @@ static bool failed_shows(const struct sim_model *m, uint32_t unit, uint64_t tag,
 static bool fits(const struct sim_model *m, uint32_t unit, uint64_t want, uint64_t seen,
 		 uint64_t upto)
 {
-	return want == seen || (m->any_failed && failed_shows(m, unit, seen, upto));
+	return want == seen || seen == SIM_TAG_EIO || (m->any_failed && failed_shows(m, unit, seen, upto));
 }
 
 bool sim_model_right_now(const struct sim_model *m, uint32_t unit, uint64_t tag)

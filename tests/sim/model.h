@@ -20,6 +20,8 @@
 #define SIM_TAG_ZERO 0u
 /* Observed content that no operation ever wrote. */
 #define SIM_TAG_BAD UINT64_MAX
+/* The read was refused: nothing is known, nothing is wrong. */
+#define SIM_TAG_EIO (UINT64_MAX - 1)
 
 struct sim_mop {
 	uint64_t nr;
@@ -40,6 +42,7 @@ struct sim_model {
 	struct sim_mop *ops; /* all after base_nr, in order */
 	uint32_t nr_ops, max_ops;
 	bool any_failed;
+	bool thin; /* units differ in their first and last sector only */
 };
 
 void sim_model_init(struct sim_model *m, uint32_t units, uint32_t unit_bytes);
@@ -55,7 +58,8 @@ void sim_model_acked(struct sim_model *m, uint64_t nr);
 /* Fold what is promised and needs no more undoing into base[]. */
 void sim_model_fold(struct sim_model *m);
 
-void sim_unit_fill(void *buf, uint32_t bytes, uint64_t tag, uint32_t unit);
+/* thin: only the first and the last sector hold anything, for exhaustive cuts. */
+void sim_unit_fill(void *buf, uint32_t bytes, uint64_t tag, uint32_t unit, bool thin);
 uint64_t sim_unit_tag(const void *buf, uint32_t bytes, uint32_t unit);
 
 /* Is @tag right for @unit of the live volume? */

@@ -156,11 +156,15 @@ static void test_model(void)
 	ok(find(&m, seen, 3, &r) && r == 3, "or there in part");
 	sim_model_rewind(&m, 1);
 	ok(sim_model_write(&m, 0, 1) == 4, "numbers are not reused after a rewind");
-	sim_unit_fill(buf, sizeof(buf), 77, 5);
+	sim_unit_fill(buf, sizeof(buf), 77, 5, false);
 	ok(sim_unit_tag(buf, sizeof(buf), 5) == 77 &&
 		   sim_unit_tag(buf, sizeof(buf), 6) == SIM_TAG_BAD,
 	   "a unit knows its place");
-	sim_unit_fill(buf, 512, 78, 5);
+	memcpy(buf + 512, buf + 1024, 512);
+	ok(sim_unit_tag(buf, sizeof(buf), 5) == SIM_TAG_BAD, "a shuffled unit is bad");
+	sim_unit_fill(buf, sizeof(buf), 79, 5, true);
+	ok(sim_unit_tag(buf, sizeof(buf), 5) == 79, "a thin unit");
+	sim_unit_fill(buf, 512, 78, 5, false);
 	ok(sim_unit_tag(buf, sizeof(buf), 5) == SIM_TAG_BAD, "a torn unit is bad");
 	sim_model_exit(&m);
 }

@@ -1,0 +1,718 @@
+// SPDX-License-Identifier: MIT
+/*
+ * The simulated volume while it is up: guest I/O, group commit, destage, tail,
+ * checkpoints. Each function is one step; see vol.h. Breaking a rule on purpose
+ * (v->mutant) happens here and never in the core.
+ */
+#include "tests/sim/vol.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static bool stopped(const struct sim_vol *v)
+{
+	return !v->running || v->why;
+}
+
+static uint32_t sector_of(uint64_t block)
+{
+	return (uint32_t)block * CH_SECTORS_PER_BLOCK;
+}
+
+/* ---- acknowledgements ---- */
+
+static void add_waiter(struct sim_vol *v, uint64_t need_seq, uint64_t op, bool marker)
+{
+	if (v->nr_waiters == v->max_waiters) {
+		v->max_waiters = v->max_waiters ? 2 * v->max_waiters : 64;
+		v->waiter = realloc(v->waiter, v->max_waiters * sizeof(*v->waiter));
+		if (!v->waiter)
+			abort();
+	}
+	v->waiter[v->nr_waiters++] =
+		(struct sim_waiter){.need_seq = need_seq, .op = op, .marker = marker};
+}
+
+static void acknowledge(struct sim_vol *v)
+{
+	uint32_t i = 0;
+
+	if (v->tier.failed) {
+		v->nr_waiters = 0;
+		return;
+	}
+	while (i < v->nr_waiters) {
+		struct sim_waiter w = v->waiter[i];
+
+		if (ch_log_seq_durable(&v->tier) < w.need_seq) {
+			i++;
+			continue;
+		}
+		sim_model_acked(&v->model, w.op);
+		v->count.acks++;
+		if (w.marker)
+			v->ckpt = v->tier.pin_lost ? SIM_C_LOST : SIM_C_OPEN;
+		v->waiter[i] = v->waiter[--v->nr_waiters];
+	}
+}
+
+static void fail_tier(struct sim_vol *v)
+{
+	ch_tier_fail(&v->tier);
+	v->nr_waiters = 0;
+}
+
+/* ---- records ---- */
+
+static struct sim_record *free_record(struct sim_vol *v)
+{
+	uint32_t i;
+
+	for (i = 0; i < SIM_RECORDS_MAX; i++)
+		if (!v->record[i].used)
+			return &v->record[i];
+	return NULL;
+}
+
+/* @op: the last operation in it; 0 for a pad or marker, which changes nothing. */
+static void queue_record(struct sim_vol *v, struct sim_record *r, uint64_t op)
+{
+	r->used = true;
+	r->submitted = false;
+	if (r->rec.seq != v->max_seq + 1 || r->rec.seq >= SIM_SEQS_MAX)
+		sim_vol_fail(v, "seq %llu does not follow %llu", (unsigned long long)r->rec.seq,
+			     (unsigned long long)v->max_seq);
+	v->max_seq = r->rec.seq;
+	v->op_of_seq[v->max_seq] = op ? op : v->op_of_seq[v->max_seq - 1];
+	v->count.records++;
+}
+
+/* True when a record of that many payload blocks may begin; pads as needed. */
+static bool make_room(struct sim_vol *v, uint32_t payload)
+{
+	for (;;) {
+		enum ch_log_room room = ch_log_room(&v->tier, payload);
+		struct sim_record *r = free_record(v);
+
+		v->hungry = room == CH_LOG_FULL;
+		v->count.full += v->hungry;
+		if (room == CH_LOG_OK && r)
+			return true;
+		if (room != CH_LOG_WRAP || !r)
+			return false;
+		ch_log_pad(&v->tier, &r->rec, r->buf);
+		queue_record(v, r, 0);
+		v->count.pads++;
+	}
+}
+
+bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *first,
+			 const uint32_t *count, bool fua)
+{
+	uint32_t i, j, payload = 0;
+	struct sim_record *r;
+	uint8_t *data;
+
+	for (i = 0; i < nr_ops; i++)
+		payload += count[i];
+	if (stopped(v) || !make_room(v, payload))
+		return false;
+	r = free_record(v);
+	ch_log_begin(&v->tier, &r->rec, r->buf, payload);
+	data = r->buf + CH_BLOCK_SIZE;
+	for (i = 0; i < nr_ops; i++) {
+		uint64_t op = sim_model_write(&v->model, first[i], count[i]);
+
+		for (j = 0; j < count[i]; j++, data += CH_BLOCK_SIZE) {
+			sim_unit_fill(data, CH_BLOCK_SIZE, op, first[i] + j, v->shape.thin);
+			ch_log_add(&v->tier, &r->rec, first[i] + j, ch_crc32c(data, CH_BLOCK_SIZE));
+		}
+		v->count.writes++;
+	}
+	ch_log_end(&v->tier, &r->rec);
+	queue_record(v, r, v->model.next - 1);
+	if (fua)
+		add_waiter(v, r->rec.seq, v->model.next - 1, false);
+	return true;
+}
+
+void sim_vol_guest_flush(struct sim_vol *v)
+{
+	if (stopped(v) || v->tier.failed)
+		return;
+	v->count.flushes++;
+	add_waiter(v, ch_log_seq_begun(&v->tier), v->op_of_seq[ch_log_seq_begun(&v->tier)], false);
+	acknowledge(v);
+}
+
+static bool has_readers(const struct sim_vol *v, const struct ch_rec *rec)
+{
+	uint32_t at = ch_tier_node(&v->tier, rec->pos), i;
+
+	for (i = 0; i < rec->write_blocks; i++)
+		if (v->readers[(at + i) / SIM_LOG_REGION])
+			return true;
+	return false;
+}
+
+bool sim_vol_submit_records(struct sim_vol *v)
+{
+	bool any = false;
+	uint32_t i;
+
+	for (i = 0; i < SIM_RECORDS_MAX && !stopped(v); i++) {
+		struct sim_record *r = &v->record[i];
+
+		if (!r->used || r->submitted)
+			continue;
+		if (v->mutant != SIM_NO_READ_PIN && has_readers(v, &r->rec))
+			continue;
+		r->submitted = true;
+		r->req = (struct sim_req){
+			.op = SIM_WRITE,
+			.sector = sector_of(ch_tier_fast_block(&v->tier, r->rec.pos)),
+			.nr = r->rec.write_blocks * CH_SECTORS_PER_BLOCK,
+			.buf = r->buf,
+			.priv = r,
+		};
+		sim_dev_submit(&v->fast, &r->req);
+		if (v->mutant == SIM_ACK_AT_SUBMIT && ch_log_written(&v->tier, r->rec.seq))
+			sim_vol_fail(v, "ch_log_written() refused seq");
+		any = true;
+	}
+	return any;
+}
+
+static void record_done(struct sim_vol *v, struct sim_record *r)
+{
+	r->used = false;
+	if (r->req.status && v->mutant != SIM_IGNORE_WRITE_ERROR) {
+		fail_tier(v);
+		return;
+	}
+	if (v->mutant != SIM_ACK_AT_SUBMIT && ch_log_written(&v->tier, r->rec.seq))
+		sim_vol_fail(v, "ch_log_written() refused seq %llu",
+			     (unsigned long long)r->rec.seq);
+}
+
+/* ---- flush (group commit) ---- */
+
+bool sim_vol_flush_step(struct sim_vol *v)
+{
+	bool wanted = v->want_flush;
+	uint32_t i;
+
+	for (i = 0; i < v->nr_waiters; i++)
+		wanted |= v->waiter[i].need_seq <= ch_log_seq_done(&v->tier);
+	if (stopped(v) || !wanted || !ch_flush_begin(&v->tier))
+		return false;
+	v->want_flush = false;
+	if (v->mutant == SIM_NO_FAST_FLUSH) {
+		ch_flush_end(&v->tier, 0);
+		acknowledge(v);
+		return true;
+	}
+	v->flush_req = (struct sim_req){.op = SIM_FLUSH, .priv = &v->flush_req};
+	sim_dev_submit(&v->fast, &v->flush_req);
+	return true;
+}
+
+static void flush_done(struct sim_vol *v)
+{
+	if (v->mutant == SIM_FLUSH_TOO_EARLY) {
+		v->tier.flush_seq = v->tier.done_seq;
+		v->tier.flush_pos = v->tier.done_pos;
+	}
+	ch_flush_end(&v->tier, v->mutant == SIM_IGNORE_FLUSH_ERROR ? 0 : v->flush_req.status);
+	acknowledge(v);
+}
+
+/* ---- reads ---- */
+
+bool sim_vol_guest_read(struct sim_vol *v, uint32_t lba, bool view)
+{
+	struct sim_read *r = NULL;
+	uint32_t i;
+
+	for (i = 0; i < SIM_READS_MAX; i++)
+		if (!v->read[i].used)
+			r = &v->read[i];
+	if (stopped(v) || !r || (view && (v->ckpt != SIM_C_OPEN || v->tier.pin_lost)))
+		return false;
+	r->pos = ch_index_find(&v->tier, lba, view);
+	if (r->pos != CH_POS_NONE && r->pos >= ch_log_pos_done(&v->tier))
+		return false;
+	r->used = true;
+	r->lba = lba;
+	r->view = view;
+	r->want = view ? v->ckpt_tags[lba] : v->model.now[lba];
+	r->asked = v->model.next - 1;
+	r->req = (struct sim_req){.op = SIM_READ, .buf = r->buf, .nr = 8, .priv = r};
+	v->count.reads++;
+	if (r->pos == CH_POS_NONE) {
+		r->req.sector = sector_of(v->tier.geo.data_start + lba);
+		sim_dev_submit(&v->slow, &r->req);
+		return true;
+	}
+	v->count.log_reads++;
+	r->crc = ch_index_crc(&v->tier, r->pos);
+	v->readers[ch_tier_node(&v->tier, r->pos) / SIM_LOG_REGION]++;
+	r->req.sector = sector_of(ch_tier_fast_block(&v->tier, r->pos));
+	sim_dev_submit(&v->fast, &r->req);
+	return true;
+}
+
+static void read_done(struct sim_vol *v, struct sim_read *r)
+{
+	uint64_t tag;
+
+	r->used = false;
+	if (r->pos != CH_POS_NONE)
+		v->readers[ch_tier_node(&v->tier, r->pos) / SIM_LOG_REGION]--;
+	/* The view went while the read was under way: its answer is an error. */
+	if (r->req.status || (r->view && (v->ckpt != SIM_C_OPEN || v->tier.pin_lost))) {
+		v->count.eio++;
+		return;
+	}
+	if (r->pos != CH_POS_NONE && v->mutant != SIM_NO_READ_CRC &&
+	    ch_crc32c(r->buf, CH_BLOCK_SIZE) != r->crc) {
+		v->count.eio++;
+		if (!v->faulty && !v->damaged)
+			sim_vol_fail(v, "read of block %u: log payload does not verify", r->lba);
+		return;
+	}
+	tag = sim_unit_tag(r->buf, CH_BLOCK_SIZE, r->lba);
+	if (tag == r->want)
+		return;
+	/* From the slow device, a write that came after the read may show in part. */
+	if (!r->view && r->pos == CH_POS_NONE && v->model.now[r->lba] > r->asked)
+		return;
+	sim_vol_fail(v, "%s of block %u (%s) returned %llx instead of %llx",
+		     r->view ? "view" : "read", r->lba, r->pos == CH_POS_NONE ? "slow" : "log",
+		     (unsigned long long)tag, (unsigned long long)r->want);
+}
+
+/* ---- destage ---- */
+
+enum { ITEM_TODO, ITEM_READY, ITEM_FLYING, ITEM_WRITTEN, ITEM_BAD };
+
+static void collect_items(struct sim_vol *v)
+{
+	uint32_t i, nr;
+
+	v->nr_items = v->next_item = 0;
+	for (i = 0; i < v->plan.nr; i++) {
+		if (v->nr_items > v->shape.volume_blocks) {
+			sim_vol_fail(v, "a plan names a region twice");
+			return;
+		}
+		if (v->mutant == SIM_VIEW_UNPINNED) {
+			uint64_t pin = v->tier.pin_pos;
+
+			v->tier.pin_pos = 0;
+			nr = ch_destage_region(&v->tier, v->plan.region[i], v->item + v->nr_items);
+			v->tier.pin_pos = pin;
+		} else {
+			nr = ch_destage_region(&v->tier, v->plan.region[i], v->item + v->nr_items);
+		}
+		v->nr_items += nr;
+	}
+	memset(v->item_state, ITEM_TODO, v->nr_items);
+	v->destage_failed = false;
+	v->destage = SIM_D_READ;
+}
+
+static void clean_items(struct sim_vol *v)
+{
+	uint32_t i;
+
+	for (i = 0; i < v->nr_items; i++) {
+		struct ch_destage_item *item = &v->item[i];
+
+		if (v->item_state[i] != ITEM_WRITTEN && v->mutant != SIM_CLEAN_EARLY)
+			continue;
+		if (v->mutant == SIM_CLEAN_UNSEEN) {
+			item->pos = ch_index_find(&v->tier, item->lba, false);
+			if (item->pos == CH_POS_NONE)
+				continue;
+		}
+		ch_destage_clean(&v->tier, item, 1);
+		v->count.cleaned++;
+	}
+}
+
+static bool plan_step(struct sim_vol *v)
+{
+	switch (ch_destage_plan(&v->tier, 1 + sim_rng_below(v->rng, 64), &v->plan)) {
+	case CH_PLAN_OK:
+		collect_items(v);
+		return true;
+	case CH_PLAN_AGAIN:
+		return true;
+	case CH_PLAN_FLUSH:
+		v->want_flush = true;
+		return false;
+	case CH_PLAN_PINNED:
+		if (!v->hungry || ch_tail_need_seq(&v->tier))
+			return false;
+		ch_checkpoint_lose(&v->tier);
+		if (v->ckpt == SIM_C_OPEN)
+			v->ckpt = SIM_C_LOST;
+		v->count.lost++;
+		return true;
+	case CH_PLAN_CLEAN:
+		break;
+	}
+	return false;
+}
+
+/* As the glue: read from the log and verified before a byte goes to the slow device. */
+static bool read_item(struct sim_vol *v)
+{
+	uint32_t i = v->next_item;
+	uint8_t *data = v->item_data + (size_t)i * CH_BLOCK_SIZE;
+
+	if (i == v->nr_items) {
+		v->next_item = 0;
+		v->destage = SIM_D_WRITE;
+		if (v->mutant == SIM_CLEAN_EARLY)
+			clean_items(v);
+		return true;
+	}
+	v->next_item++;
+	v->item_state[i] = ITEM_READY;
+	if (sim_dev_read(&v->fast, sector_of(ch_tier_fast_block(&v->tier, v->item[i].pos)), data,
+			 CH_SECTORS_PER_BLOCK) ||
+	    ch_crc32c(data, CH_BLOCK_SIZE) != v->item[i].crc) {
+		v->item_state[i] = ITEM_BAD;
+		if (!v->faulty && !v->damaged && !v->tier.failed)
+			sim_vol_fail(v, "destage of block %u: payload does not verify",
+				     v->item[i].lba);
+	}
+	return true;
+}
+
+static bool write_item(struct sim_vol *v)
+{
+	struct sim_slow_write *w = NULL;
+	bool flying = false;
+	uint32_t i;
+
+	for (i = 0; i < SIM_WRITES_MAX; i++) {
+		if (!v->slow_write[i].used)
+			w = &v->slow_write[i];
+		flying |= v->slow_write[i].used;
+	}
+	while (v->next_item < v->nr_items && v->item_state[v->next_item] != ITEM_READY)
+		v->next_item++;
+	if (v->next_item == v->nr_items) {
+		if (flying)
+			return false;
+		v->destage = SIM_D_FLUSH;
+		if (v->mutant == SIM_NO_SLOW_FLUSH) {
+			clean_items(v);
+			v->destage = SIM_D_IDLE;
+			return true;
+		}
+		v->slow_flush = (struct sim_req){.op = SIM_FLUSH, .priv = &v->slow_flush};
+		sim_dev_submit(&v->slow, &v->slow_flush);
+		return true;
+	}
+	if (!w)
+		return false;
+	i = v->next_item++;
+	v->item_state[i] = ITEM_FLYING;
+	w->used = true;
+	w->item = i;
+	w->req = (struct sim_req){.op = SIM_WRITE,
+				  .sector = sector_of(v->tier.geo.data_start + v->item[i].lba),
+				  .nr = CH_SECTORS_PER_BLOCK,
+				  .buf = v->item_data + (size_t)i * CH_BLOCK_SIZE,
+				  .priv = w};
+	sim_dev_submit(&v->slow, &w->req);
+	v->count.destaged++;
+	return true;
+}
+
+bool sim_vol_destage_step(struct sim_vol *v)
+{
+	if (stopped(v))
+		return false;
+	switch (v->destage) {
+	case SIM_D_IDLE:
+		/* One thread does destage and tail, one after the other. */
+		return v->tail == SIM_T_IDLE && !v->tier.failed && plan_step(v);
+	case SIM_D_READ:
+		return read_item(v);
+	case SIM_D_WRITE:
+		return write_item(v);
+	case SIM_D_FLUSH:
+		break;
+	}
+	return false;
+}
+
+static void slow_write_done(struct sim_vol *v, struct sim_slow_write *w)
+{
+	bool bad = w->req.status && v->mutant != SIM_IGNORE_SLOW_ERROR;
+
+	w->used = false;
+	v->item_state[w->item] = bad ? ITEM_BAD : ITEM_WRITTEN;
+}
+
+static void slow_flush_done(struct sim_vol *v)
+{
+	v->destage = SIM_D_IDLE;
+	if (!v->slow_flush.status || v->mutant == SIM_IGNORE_SLOW_ERROR)
+		clean_items(v);
+}
+
+/* ---- tail ---- */
+
+static bool tail_begin(struct sim_vol *v)
+{
+	uint32_t look = 1 + sim_rng_below(v->rng, 300);
+
+	if (v->destage != SIM_D_IDLE || v->tier.failed)
+		return false;
+	while (ch_tail_advance(&v->tier, look))
+		;
+	if (!ch_tail_moved(&v->tier)) {
+		if (ch_tail_need_seq(&v->tier))
+			v->want_flush = true;
+		return false;
+	}
+	v->tail = SIM_T_MAP;
+	if (v->mutant == SIM_FREE_EARLY)
+		while (ch_tail_commit(&v->tier, 512))
+			;
+	return true;
+}
+
+static void tail_submit(struct sim_vol *v, enum sim_tail state, enum sim_op op, uint64_t block,
+			bool fua)
+{
+	v->tail = state;
+	v->tail_req = (struct sim_req){.op = op,
+				       .fua = fua,
+				       .sector = sector_of(block),
+				       .nr = CH_SECTORS_PER_BLOCK,
+				       .buf = v->tail_buf,
+				       .priv = &v->tail_req};
+	sim_dev_submit(&v->fast, &v->tail_req);
+}
+
+static void tail_write_sb(struct sim_vol *v)
+{
+	uint64_t place = v->mutant == SIM_SB_ONE_PLACE ? 0 : ch_sb_place(v->tail_sb.generation);
+
+	ch_sb_encode(&v->tail_sb, v->tail_buf);
+	tail_submit(v, SIM_T_SB, SIM_WRITE, place, v->mutant != SIM_NO_TAIL_FUA);
+}
+
+bool sim_vol_tail_step(struct sim_vol *v)
+{
+	u64 block;
+
+	if (stopped(v))
+		return false;
+	if (v->tail == SIM_T_IDLE)
+		return tail_begin(v);
+	if (v->tail == SIM_T_COMMIT) {
+		if (ch_tail_commit(&v->tier, 260 + sim_rng_below(v->rng, 300)))
+			return true;
+		v->tail = SIM_T_IDLE;
+		v->count.tails++;
+		return true;
+	}
+	if (v->tail != SIM_T_MAP || v->tail_req.priv)
+		return false;
+	if (v->mutant != SIM_NO_MAP && ch_changed_next(&v->tier, v->tail_buf, &block)) {
+		tail_submit(v, SIM_T_MAP, SIM_WRITE, block, false);
+		return true;
+	}
+	ch_tail_superblock(&v->tier, &v->tail_sb);
+	if (v->mutant == SIM_NO_PREFLUSH)
+		tail_write_sb(v);
+	else
+		tail_submit(v, SIM_T_PREFLUSH, SIM_FLUSH, 0, false);
+	return true;
+}
+
+static void tail_done(struct sim_vol *v)
+{
+	v->tail_req.priv = NULL;
+	if (v->tail_req.status) {
+		fail_tier(v);
+		v->tail = SIM_T_IDLE;
+		return;
+	}
+	if (v->tail == SIM_T_PREFLUSH) {
+		tail_write_sb(v);
+		return;
+	}
+	if (v->tail != SIM_T_SB)
+		return;
+	v->tail = SIM_T_COMMIT;
+	if (v->tail_forced) {
+		v->tail_forced = false;
+		v->base_epoch_min = v->base_epoch_max;
+		v->count.synced++;
+	}
+}
+
+/* ---- checkpoints ---- */
+
+bool sim_vol_checkpoint(struct sim_vol *v)
+{
+	struct sim_record *r = free_record(v);
+
+	if (stopped(v) || v->ckpt != SIM_C_NONE || v->tail_forced || !r ||
+	    ch_log_room(&v->tier, 0) != CH_LOG_OK || v->tier.epoch + 2 >= SIM_EPOCHS_MAX)
+		return false;
+	if (ch_checkpoint_begin(&v->tier, &r->rec, r->buf)) {
+		sim_vol_fail(v, "a checkpoint is open that nobody took");
+		return false;
+	}
+	queue_record(v, r, 0);
+	v->ckpt = SIM_C_MARKER;
+	v->ckpt_epoch = v->max_epoch = v->tier.epoch;
+	v->ckpt_op = v->op_of_seq[v->max_seq];
+	v->epoch_op[v->ckpt_epoch] = v->ckpt_op;
+	memcpy(v->ckpt_tags, v->model.now, v->shape.volume_blocks * sizeof(*v->ckpt_tags));
+	add_waiter(v, r->rec.seq, v->ckpt_op, true);
+	v->count.checkpoints++;
+	return true;
+}
+
+bool sim_vol_checkpoint_end(struct sim_vol *v, bool synced)
+{
+	uint32_t i;
+
+	if (stopped(v) || v->tail != SIM_T_IDLE || v->tier.failed ||
+	    (v->ckpt != SIM_C_OPEN && (v->ckpt != SIM_C_LOST || synced)))
+		return false;
+	/* Its view is closed: nobody reads any more. */
+	for (i = 0; i < SIM_READS_MAX; i++)
+		if (v->read[i].used && v->read[i].view)
+			return false;
+	sim_vol_verify_changed(v);
+	if (ch_checkpoint_end(&v->tier, v->ckpt_epoch, synced))
+		return sim_vol_fail(v, "the open checkpoint is gone");
+	v->ckpt = SIM_C_NONE;
+	if (synced) {
+		v->base_epoch_max = v->ckpt_epoch;
+		v->tail_forced = true;
+		v->tail = SIM_T_MAP;
+		/* The proposed tail may be behind the last advance; that is allowed. */
+	}
+	sim_vol_verify_changed(v);
+	return true;
+}
+
+/* ---- completions ---- */
+
+bool sim_vol_complete_fast(struct sim_vol *v)
+{
+	struct sim_req *req = stopped(v) ? NULL : sim_dev_any(&v->fast);
+	uint32_t i;
+
+	if (!req)
+		return false;
+	sim_dev_complete(&v->fast, req);
+	if (req == &v->flush_req) {
+		flush_done(v);
+	} else if (req == &v->tail_req) {
+		tail_done(v);
+	} else {
+		for (i = 0; i < SIM_RECORDS_MAX; i++)
+			if (req == &v->record[i].req)
+				record_done(v, &v->record[i]);
+		for (i = 0; i < SIM_READS_MAX; i++)
+			if (req == &v->read[i].req)
+				read_done(v, &v->read[i]);
+	}
+	if (v->fast.overlaps && v->mutant == SIM_SOUND)
+		sim_vol_fail(v, "two writes of the same fast sector are in flight");
+	return true;
+}
+
+bool sim_vol_complete_slow(struct sim_vol *v)
+{
+	struct sim_req *req = stopped(v) ? NULL : sim_dev_any(&v->slow);
+	uint32_t i;
+
+	if (!req)
+		return false;
+	sim_dev_complete(&v->slow, req);
+	if (req == &v->slow_flush) {
+		slow_flush_done(v);
+		return true;
+	}
+	for (i = 0; i < SIM_WRITES_MAX; i++)
+		if (req == &v->slow_write[i].req)
+			slow_write_done(v, &v->slow_write[i]);
+	for (i = 0; i < SIM_READS_MAX; i++)
+		if (req == &v->read[i].req)
+			read_done(v, &v->read[i]);
+	if (v->slow.overlaps && v->mutant == SIM_SOUND)
+		sim_vol_fail(v, "two writes of the same slow sector are in flight");
+	return true;
+}
+
+/* ---- to the end ---- */
+
+static bool drain_step(struct sim_vol *v)
+{
+	bool busy = sim_vol_submit_records(v);
+
+	busy |= sim_vol_complete_fast(v);
+	busy |= sim_vol_complete_slow(v);
+	busy |= sim_vol_flush_step(v);
+	busy |= sim_vol_destage_step(v);
+	busy |= sim_vol_tail_step(v);
+	return busy;
+}
+
+bool sim_vol_drain(struct sim_vol *v)
+{
+	uint32_t idle = 0, rounds = 0;
+
+	while (!stopped(v) && !v->tier.failed && idle < 4) {
+		if (++rounds > 200000)
+			return sim_vol_fail(v, "a drain does not end (dirty %llu)",
+					    (unsigned long long)v->tier.dirty);
+		if (ch_log_seq_durable(&v->tier) != ch_log_seq_begun(&v->tier))
+			v->want_flush = true;
+		idle = drain_step(v) ? 0 : idle + 1;
+	}
+	if (stopped(v) || v->tier.failed)
+		return false;
+	if (v->nr_waiters)
+		return sim_vol_fail(v, "idle, but %u acknowledgements are missing", v->nr_waiters);
+	if (v->tier.pin_pos)
+		return true;
+	if (v->faulty || v->damaged)
+		return true;
+	if (v->tier.dirty || v->tier.tail_pos != v->tier.head_pos)
+		return sim_vol_fail(v, "idle, but %llu blocks are dirty, %llu log blocks used",
+				    (unsigned long long)v->tier.dirty,
+				    (unsigned long long)ch_log_used(&v->tier));
+	return true;
+}
+
+void sim_vol_stop(struct sim_vol *v)
+{
+	uint8_t block[CH_BLOCK_SIZE];
+	struct ch_sb sb;
+
+	if (!sim_vol_drain(v))
+		return;
+	ch_tier_stop(&v->tier, &sb);
+	ch_sb_encode(&sb, block);
+	if (!sim_dev_flush(&v->fast))
+		(void)sim_dev_write(&v->fast, sector_of(ch_sb_place(sb.generation)), block,
+				    CH_SECTORS_PER_BLOCK, true);
+	sim_vol_forget(v);
+}
