@@ -76,8 +76,10 @@ struct ch_kept {
 	struct ch_kept *next;
 };
 
-/* Takes the ends "bank:rx:N" and "bank:tx:N" of worker N, a SOCK_SEQPACKET pair; a NULL result without error
- * means that there are none. */
+/*
+ * Takes the ends "bank:rx:N" and "bank:tx:N" of worker N, a SOCK_SEQPACKET pair. A NULL
+ * result without an error means that there are none.
+ */
 int ch_keep_create(struct ch_edge *edge, struct ch_keep **ret);
 void ch_keep_destroy(struct ch_keep *keep);
 
