@@ -148,7 +148,7 @@ class HostAppliance(Appliance):
         return "it is this machine: cohostctl status"
 
     def _stop_all(self):
-        self.sh("[ ! -S /run/cohost/admin.sock ] || kill $(cohostctl -j status | jq -r .pid); umount /srv/media; "
+        self.sh("[ ! -S /run/cohost/admin.sock ] || kill $(cohostctl -j status | jq -r .daemon.pid); umount /srv/media; "
                 "cohostctl -y volume stop media", check=False)
 
     def destroy(self):
