@@ -195,7 +195,8 @@ static bool failed_shows(const struct sim_model *m, uint32_t unit, uint64_t tag,
 static bool fits(const struct sim_model *m, uint32_t unit, uint64_t want, uint64_t seen,
 		 uint64_t upto)
 {
-	return want == seen || seen == SIM_TAG_EIO || (m->any_failed && failed_shows(m, unit, seen, upto));
+	return want == seen || seen == SIM_TAG_EIO ||
+	       (m->any_failed && failed_shows(m, unit, seen, upto));
 }
 
 bool sim_model_right_now(const struct sim_model *m, uint32_t unit, uint64_t tag)

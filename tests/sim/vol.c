@@ -41,7 +41,6 @@ const char *sim_mutant_name(enum sim_mutant mutant)
 		[SIM_NO_READ_PIN] = "no-read-pin",
 		[SIM_NO_READ_CRC] = "no-read-crc",
 		[SIM_SAME_SALT] = "same-salt",
-		[SIM_SB_ONE_PLACE] = "superblock-in-place",
 		[SIM_NO_START_SB] = "no-start-superblock",
 		[SIM_VIEW_UNPINNED] = "view-unpinned",
 	};
@@ -310,8 +309,8 @@ static void read_tags(struct sim_vol *v, bool view, uint64_t *tags)
 			tags[lba] = SIM_TAG_EIO;
 			continue;
 		}
-		err = log ? read_block(&v->fast, ch_tier_fast_block(&v->tier, pos), buf) :
-			    read_block(&v->slow, v->tier.geo.data_start + lba, buf);
+		err = log ? read_block(&v->fast, ch_tier_fast_block(&v->tier, pos), buf)
+			  : read_block(&v->slow, v->tier.geo.data_start + lba, buf);
 		if (log && !err && v->mutant != SIM_NO_READ_CRC &&
 		    ch_crc32c(buf, CH_BLOCK_SIZE) != ch_index_crc(&v->tier, pos)) {
 			err = -EIO;
@@ -330,22 +329,6 @@ static uint64_t tag_at(struct sim_vol *v, uint32_t unit, uint64_t op)
 	return v->ckpt_tags[unit];
 }
 
-/*
- * After damage to the last records the log may end early (they look torn), so
- * neither the end nor the prefix can be asked for; but what is read must have
- * been written there.
- */
-static bool check_damaged(struct sim_vol *v, uint64_t claimed)
-{
-	uint32_t i;
-
-	for (i = 0; i < v->shape.volume_blocks; i++)
-		if (v->seen[i] == SIM_TAG_BAD)
-			return sim_vol_fail(v, "block %u: damage is given out as data", i);
-	sim_model_rewind(&v->model, claimed);
-	return true;
-}
-
 /* The recovered volume is exactly a prefix, and keeps what was promised. */
 static bool check_prefix(struct sim_vol *v)
 {
@@ -356,22 +339,20 @@ static bool check_prefix(struct sim_vol *v)
 		return sim_vol_fail(v, "recovered to seq %llu, never written (last was %llu)",
 				    (unsigned long long)seq, (unsigned long long)v->max_seq);
 	claimed = v->op_of_seq[seq];
-	if (claimed < v->model.acked && !v->damaged)
+	if (claimed < v->model.acked)
 		return sim_vol_fail(v, "acknowledged operation %llu is lost: recovered up to %llu",
-				    (unsigned long long)v->model.acked, (unsigned long long)claimed);
+				    (unsigned long long)v->model.acked,
+				    (unsigned long long)claimed);
 	read_tags(v, false, v->seen);
 	if (v->why)
 		return false;
-	if (v->damaged)
-		return check_damaged(v, claimed);
 	if (!sim_model_find(&v->model, v->seen, claimed, claimed, &low, &high, &unit))
-		return sim_vol_fail(v,
-				    "not the prefix at operation %llu: block %u holds %llu, "
-				    "not %llu (seq %llu)",
-				    (unsigned long long)claimed, unit,
-				    (unsigned long long)v->seen[unit],
-				    (unsigned long long)tag_at(v, unit, claimed),
-				    (unsigned long long)seq);
+		return sim_vol_fail(
+			v,
+			"not the prefix at operation %llu: block %u holds %llu, "
+			"not %llu (seq %llu)",
+			(unsigned long long)claimed, unit, (unsigned long long)v->seen[unit],
+			(unsigned long long)tag_at(v, unit, claimed), (unsigned long long)seq);
 	v->max_seq = seq;
 	sim_model_rewind(&v->model, claimed);
 	return true;
@@ -412,8 +393,6 @@ enum sim_start sim_vol_start(struct sim_vol *v, unsigned int cut_at)
 			(void)sim_dev_write(&v->fast, at, block, CH_SECTORS_PER_BLOCK, false);
 			return SIM_CUT;
 		}
-		if (v->mutant == SIM_SB_ONE_PLACE)
-			at = 0;
 		if (sim_dev_write(&v->fast, at, block, CH_SECTORS_PER_BLOCK, true))
 			return SIM_REFUSED;
 	}
@@ -537,7 +516,8 @@ void sim_vol_verify_slow(struct sim_vol *v)
 			     CH_SECTORS_PER_BLOCK);
 		tag = sim_unit_tag(buf, CH_BLOCK_SIZE, lba);
 		if (tag != v->model.now[lba])
-			sim_vol_fail(v, "drained, but block %u of the slow device is %llx, not %llx",
+			sim_vol_fail(v,
+				     "drained, but block %u of the slow device is %llx, not %llx",
 				     lba, (unsigned long long)tag,
 				     (unsigned long long)v->model.now[lba]);
 	}

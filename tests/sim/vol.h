@@ -40,20 +40,19 @@ enum sim_mutant {
 	SIM_NO_READ_PIN,	/* log blocks are overwritten under a read */
 	SIM_NO_READ_CRC,	/* data is given out unverified */
 	SIM_SAME_SALT,		/* a new format keeps the salt of the old one */
-	SIM_SB_ONE_PLACE,	/* the superblock is overwritten in place */
 	SIM_NO_START_SB,	/* a session begins without its superblock */
 	SIM_VIEW_UNPINNED,	/* destage takes the newest version under an open checkpoint */
 	SIM_NR_MUTANTS
 };
 const char *sim_mutant_name(enum sim_mutant mutant);
 
-#define SIM_RECORDS_MAX	 CH_INFLIGHT_MAX
-#define SIM_READS_MAX	 8u
-#define SIM_WRITES_MAX	 16u
-#define SIM_LOG_REGION	 4u /* log blocks per reader count: finer than the glue's */
-#define SIM_RECORD_OPS	 4u
-#define SIM_EPOCHS_MAX	 4096u
-#define SIM_SEQS_MAX	 (1u << 20)
+#define SIM_RECORDS_MAX CH_INFLIGHT_MAX
+#define SIM_READS_MAX	8u
+#define SIM_WRITES_MAX	16u
+#define SIM_LOG_REGION	4u /* log blocks per reader count: finer than the glue's */
+#define SIM_RECORD_OPS	4u
+#define SIM_EPOCHS_MAX	4096u
+#define SIM_SEQS_MAX	(1u << 20)
 
 struct sim_shape {
 	uint32_t volume_blocks, log_blocks, changed_shift;
@@ -118,7 +117,7 @@ struct sim_vol {
 	char why_buf[256];
 
 	bool want_flush, hungry;
-	uint64_t *seen; /* scratch: a tag per unit */
+	uint64_t *seen;	     /* scratch: a tag per unit */
 	uint64_t *op_of_seq; /* last model operation of each record */
 	uint64_t max_seq;
 	struct sim_record record[SIM_RECORDS_MAX];

@@ -505,10 +505,9 @@ static void tail_submit(struct sim_vol *v, enum sim_tail state, enum sim_op op, 
 
 static void tail_write_sb(struct sim_vol *v)
 {
-	uint64_t place = v->mutant == SIM_SB_ONE_PLACE ? 0 : ch_sb_place(v->tail_sb.generation);
-
 	ch_sb_encode(&v->tail_sb, v->tail_buf);
-	tail_submit(v, SIM_T_SB, SIM_WRITE, place, v->mutant != SIM_NO_TAIL_FUA);
+	tail_submit(v, SIM_T_SB, SIM_WRITE, ch_sb_place(v->tail_sb.generation),
+		    v->mutant != SIM_NO_TAIL_FUA);
 }
 
 bool sim_vol_tail_step(struct sim_vol *v)
@@ -620,6 +619,9 @@ bool sim_vol_complete_fast(struct sim_vol *v)
 
 	if (!req)
 		return false;
+	/* Reads are slow: whoever would overwrite what they read gets a chance to. */
+	if (req->op == SIM_READ && !sim_rng_once_in(v->rng, 12))
+		return true;
 	sim_dev_complete(&v->fast, req);
 	if (req == &v->flush_req) {
 		flush_done(v);
