@@ -197,7 +197,7 @@ int ch_edge_main(struct ch_worker *w)
 	if ((err = ch_sites_create(edge, &e)) < 0 || (err = listeners_create(edge, &e)) < 0 ||
 	    (err = store_create(edge, &e)) < 0)
 		goto out;
-	if ((err = ch_index_create(edge, &edge->index)) < 0 ||
+	if ((err = ch_cache_index_create(edge, &edge->index)) < 0 ||
 	    (err = ch_promote_create(edge, &edge->promote)) < 0 ||
 	    (err = ch_keep_create(edge, &edge->keep)) < 0 ||
 	    (err = ch_worker_serve(w, edge->ring, verbs, on_stop, edge)) < 0) {
@@ -218,7 +218,7 @@ out:
 		ch_store_destroy(edge->store);
 		ch_ring_destroy(edge->ring);
 	}
-	ch_index_destroy(edge->index);
+	ch_cache_index_destroy(edge->index);
 	ch_keep_destroy(edge->keep);
 	ch_sites_destroy(edge);
 	free(edge);

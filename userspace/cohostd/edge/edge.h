@@ -25,7 +25,7 @@
 struct ch_worker;
 struct ch_site;
 struct ch_conn;
-struct ch_index;
+struct ch_cache_index;
 struct ch_store;
 struct ch_promote;
 struct ch_keep;
@@ -52,7 +52,7 @@ struct ch_edge {
 	unsigned int sites_count;
 	struct ch_conn *conns; /* all of them */
 	unsigned int conns_count;
-	struct ch_index *index;
+	struct ch_cache_index *index;
 	struct ch_store *store; /* NULL: no pulled-through site */
 	struct ch_promote *promote;
 	struct ch_keep *keep;

@@ -31,9 +31,9 @@ static uint64_t hash_name(const struct ch_site *site, const char *path)
 	return h ^ h >> 29;
 }
 
-int ch_index_create(struct ch_edge *edge, struct ch_index **ret)
+int ch_cache_index_create(struct ch_edge *edge, struct ch_cache_index **ret)
 {
-	struct ch_index *index = calloc(1, sizeof(*index));
+	struct ch_cache_index *index = calloc(1, sizeof(*index));
 
 	if (!index)
 		return -ENOMEM;
@@ -50,7 +50,7 @@ int ch_index_create(struct ch_edge *edge, struct ch_index **ret)
 	return 0;
 }
 
-static void unlink_used(struct ch_index *index, struct ch_object *o)
+static void unlink_used(struct ch_cache_index *index, struct ch_object *o)
 {
 	if (o->newer)
 		o->newer->older = o->older;
@@ -63,7 +63,7 @@ static void unlink_used(struct ch_index *index, struct ch_object *o)
 	o->newer = o->older = NULL;
 }
 
-static void link_newest(struct ch_index *index, struct ch_object *o)
+static void link_newest(struct ch_cache_index *index, struct ch_object *o)
 {
 	o->older = index->newest;
 	o->newer = NULL;
@@ -74,7 +74,7 @@ static void link_newest(struct ch_index *index, struct ch_object *o)
 	index->newest = o;
 }
 
-static void grow(struct ch_index *index)
+static void grow(struct ch_cache_index *index)
 {
 	size_t count = index->buckets_count * 2;
 	struct ch_object **buckets = calloc(count, sizeof(*buckets));
@@ -95,7 +95,7 @@ static void grow(struct ch_index *index)
 	index->buckets_count = count;
 }
 
-struct ch_object *ch_index_find(struct ch_index *index, const struct ch_site *site,
+struct ch_object *ch_cache_index_find(struct ch_cache_index *index, const struct ch_site *site,
 				const char *path)
 {
 	uint64_t hash = hash_name(site, path);
@@ -112,7 +112,7 @@ struct ch_object *ch_index_find(struct ch_index *index, const struct ch_site *si
 }
 
 /* Names of an ingest site come and go; the oldest are forgotten (the files stay). */
-static void forget_ingest(struct ch_index *index)
+static void forget_ingest(struct ch_cache_index *index)
 {
 	struct ch_object *o = index->oldest;
 
@@ -120,12 +120,12 @@ static void forget_ingest(struct ch_index *index)
 		struct ch_object *newer = o->newer;
 
 		if (o->site->ingest)
-			ch_index_remove(index, o);
+			ch_cache_index_remove(index, o);
 		o = newer;
 	}
 }
 
-struct ch_object *ch_index_add(struct ch_index *index, struct ch_site *site, const char *path)
+struct ch_object *ch_cache_index_add(struct ch_cache_index *index, struct ch_site *site, const char *path)
 {
 	struct ch_object *o = calloc(1, sizeof(*o));
 	struct ch_object **bucket;
@@ -156,7 +156,7 @@ struct ch_object *ch_index_add(struct ch_index *index, struct ch_site *site, con
 	return o;
 }
 
-void ch_index_remove(struct ch_index *index, struct ch_object *o)
+void ch_cache_index_remove(struct ch_cache_index *index, struct ch_object *o)
 {
 	struct ch_object **p = &index->buckets[o->hash & (index->buckets_count - 1)];
 
@@ -189,12 +189,12 @@ void ch_object_put(struct ch_object *o)
 	free(o);
 }
 
-void ch_index_destroy(struct ch_index *index)
+void ch_cache_index_destroy(struct ch_cache_index *index)
 {
 	if (!index)
 		return;
 	while (index->newest)
-		ch_index_remove(index, index->newest);
+		ch_cache_index_remove(index, index->newest);
 	free(index->buckets);
 	free(index);
 }

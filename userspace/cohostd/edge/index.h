@@ -40,7 +40,7 @@ struct ch_object {
 	uint64_t pass_until_ns;	  /* the last answer was not to be stored */
 };
 
-struct ch_index {
+struct ch_cache_index {
 	struct ch_object **buckets;
 	size_t buckets_count, count, ingest_count;
 	uint64_t bytes; /* of pulled-through objects */
@@ -48,16 +48,16 @@ struct ch_index {
 	struct ch_edge *edge;
 };
 
-int ch_index_create(struct ch_edge *edge, struct ch_index **ret);
-void ch_index_destroy(struct ch_index *index);
+int ch_cache_index_create(struct ch_edge *edge, struct ch_cache_index **ret);
+void ch_cache_index_destroy(struct ch_cache_index *index);
 
 /* NULL when it is not there. Marks it as used. No reference is taken. */
-struct ch_object *ch_index_find(struct ch_index *index, const struct ch_site *site,
+struct ch_object *ch_cache_index_find(struct ch_cache_index *index, const struct ch_site *site,
 				const char *path);
 /* A new, empty entry (there must be none of that name); NULL when out of memory. */
-struct ch_object *ch_index_add(struct ch_index *index, struct ch_site *site, const char *path);
+struct ch_object *ch_cache_index_add(struct ch_cache_index *index, struct ch_site *site, const char *path);
 /* Takes it out (and off the fast path); it lives on while it is referenced. */
-void ch_index_remove(struct ch_index *index, struct ch_object *o);
+void ch_cache_index_remove(struct ch_cache_index *index, struct ch_object *o);
 
 void ch_object_get(struct ch_object *o);
 void ch_object_put(struct ch_object *o);

@@ -328,10 +328,10 @@ static void on_renamed(struct ch_op *op, int res, uint32_t flags)
 		return;
 	}
 	p->uploading = false;
-	o = ch_index_find(p->edge->index, p->site, p->path);
+	o = ch_cache_index_find(p->edge->index, p->site, p->path);
 	p->created = !o;
 	if (!o)
-		o = ch_index_add(p->edge->index, p->site, p->path);
+		o = ch_cache_index_add(p->edge->index, p->site, p->path);
 	if (o) {
 		o->size = p->size;
 		o->generation++;
@@ -461,11 +461,11 @@ struct removal {
 static void removal_done(struct removal *r, int err)
 {
 	struct ch_conn *c = r->conn;
-	struct ch_object *o = ch_index_find(c->edge->index, c->site, c->path);
+	struct ch_object *o = ch_cache_index_find(c->edge->index, c->site, c->path);
 
 	if (err == 0 || err == -ENOENT) {
 		if (o)
-			ch_index_remove(c->edge->index, o);
+			ch_cache_index_remove(c->edge->index, o);
 		ch_promote_forget(c->edge->promote, c->site, c->path);
 	}
 	ch_conn_result(c, err == 0 ? CH_RESULT_DELETED :

@@ -370,7 +370,7 @@ static void flight_end(struct ch_flight *f)
 	o->flight = NULL;
 	/* a name without content is remembered only as long as its failure counts */
 	if (!o->cached && o->indexed && o->retry_ns == 0 && o->pass_until_ns == 0)
-		ch_index_remove(f->edge->index, o);
+		ch_cache_index_remove(f->edge->index, o);
 	ch_object_put(o);
 	free(f);
 }
@@ -722,7 +722,7 @@ void ch_pull(struct ch_conn *c)
 		return;
 	}
 	if (!o)
-		o = ch_index_add(c->edge->index, c->site, target);
+		o = ch_cache_index_add(c->edge->index, c->site, target);
 	if (!o) {
 		ch_conn_close(c);
 		return;

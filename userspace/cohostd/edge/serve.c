@@ -140,7 +140,7 @@ static void file_answer(struct file *f)
 	ch_serve_etag(&f->stx, etag);
 	if (!f->object) {
 		/* from now on `cache list` knows it */
-		f->object = ch_index_add(c->edge->index, c->site, c->path);
+		f->object = ch_cache_index_add(c->edge->index, c->site, c->path);
 		if (f->object)
 			ch_object_get(f->object);
 	}
@@ -210,7 +210,7 @@ void ch_serve(struct ch_conn *c)
 	}
 	f->conn = c;
 	f->fd = -1;
-	f->object = ch_index_find(c->edge->index, c->site, c->path);
+	f->object = ch_cache_index_find(c->edge->index, c->site, c->path);
 	if (f->object) {
 		ch_object_get(f->object);
 		f->generation = f->object->generation;

@@ -190,11 +190,11 @@ static struct ch_object *load(struct ch_store *s, const char *name)
 		return NULL;
 	}
 	site = site_by_name(s->edge, site_name);
-	if (!site || ch_index_find(s->edge->index, site, path)) {
+	if (!site || ch_cache_index_find(s->edge->index, site, path)) {
 		ch_cached_put(c);
 		return NULL;
 	}
-	o = ch_index_add(s->edge->index, site, path);
+	o = ch_cache_index_add(s->edge->index, site, path);
 	if (!o) {
 		ch_cached_put(c);
 		return NULL;
@@ -255,7 +255,7 @@ bool ch_store_scanning(const struct ch_store *s)
 
 struct ch_object *ch_store_find(struct ch_store *s, struct ch_site *site, const char *path)
 {
-	struct ch_object *o = ch_index_find(s->edge->index, site, path);
+	struct ch_object *o = ch_cache_index_find(s->edge->index, site, path);
 	char name[CH_CACHED_NAME];
 
 	if (o || !ch_store_scanning(s))
@@ -281,7 +281,7 @@ void ch_store_remove(struct ch_store *s, struct ch_object *o)
 {
 	forget_content(s, o);
 	if (!o->flight)
-		ch_index_remove(s->edge->index, o);
+		ch_cache_index_remove(s->edge->index, o);
 	else
 		ch_promote_withdraw(s->edge->promote, o);
 }
