@@ -6,6 +6,12 @@
 
 #include "lib/error.h"
 
+/*
+ * Where nobody wants the text, so that "return ch_error_hint(e, ...)" behind a
+ * ch_error_set(e, ...) returns the error also when e is NULL.
+ */
+static _Thread_local struct ch_error unwanted;
+
 enum ch_exit ch_exit_from_errno(int err)
 {
 	switch (err < 0 ? -err : err) {
@@ -73,7 +79,7 @@ const char *ch_exit_name(enum ch_exit exit)
 static int set(struct ch_error *e, int err, enum ch_exit exit, const char *fmt, va_list ap)
 {
 	if (!e)
-		return err;
+		e = &unwanted;
 	e->err = err;
 	e->exit = exit;
 	e->hint[0] = '\0';
@@ -106,7 +112,7 @@ int ch_error_hint(struct ch_error *e, const char *fmt, ...)
 	va_list ap;
 
 	if (!e)
-		return 0;
+		e = &unwanted;
 	va_start(ap, fmt);
 	(void)vsnprintf(e->hint, sizeof(e->hint), fmt, ap);
 	va_end(ap);
@@ -120,7 +126,7 @@ int ch_error_prefix(struct ch_error *e, const char *fmt, ...)
 	va_list ap;
 
 	if (!e)
-		return 0;
+		e = &unwanted;
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text) - 2, fmt, ap);
 	va_end(ap);

@@ -44,10 +44,10 @@ int ch_error_set(struct ch_error *e, int err, const char *fmt, ...)
 int ch_error_set_exit(struct ch_error *e, int err, enum ch_exit exit, const char *fmt, ...)
 	__attribute__((format(printf, 4, 5)));
 
-/* Adds what to do next; returns e->err (0 for NULL). */
+/* Adds what to do next; returns the err that was set, also for NULL. */
 int ch_error_hint(struct ch_error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
-/* Puts "what: " in front of the message, keeps everything else; returns e->err. */
+/* Puts "what: " in front of the message, keeps everything else; returns the err set. */
 int ch_error_prefix(struct ch_error *e, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 /* -ENOENT -> NOT_FOUND, -EPERM -> PERMISSION, -EBUSY -> CONFLICT, ... */
