@@ -110,6 +110,9 @@ static void texts(void **state)
 	assert_string_equal(ch_value_duration_text(200000, buf), "3m20s");
 	assert_string_equal(ch_value_duration_text(7500000, buf), "2h05m");
 	assert_string_equal(ch_value_duration_text(273600000, buf), "3d04h");
+	assert_string_equal(ch_value_seconds_text(0, buf), "0s");
+	assert_string_equal(ch_value_seconds_text(42, buf), "42s");
+	assert_string_equal(ch_value_seconds_text(200, buf), "3m20s");
 }
 
 static const char *nearest(const char *word)

@@ -362,6 +362,14 @@ static int call(struct client *c, const char *target, const char *verb, json_t *
 	free(request);
 	if (!rc && !c->lines && c->body.len)
 		rc = take_document(c, c->body.data, c->body.len);
+	if (!rc && !c->answer && c->lines) {
+		ch_progress_end(&c->progress);
+		rc = ch_cmd_fail(c->cmd, CH_EXIT_UNREACHABLE,
+				 "see whether it runs again: cohostctl status; then start the job "
+				 "anew: what "
+				 "is uploaded is not sent twice",
+				 "the daemon went away in the middle of the job");
+	}
 	if (!rc && (!c->answer || c->http.status != 200)) {
 		char why[64];
 

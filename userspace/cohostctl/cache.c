@@ -192,7 +192,8 @@ static int gather(struct ch_cmd *cmd, json_t **ret)
 	} else {
 		if (!cmd->answered && worker)
 			ch_cmd_note(cmd, "only what the packet path holds: %s", first.message);
-		if (!cmd->answered && maps)
+		/* Not having a fast path is nothing to be told about each time. */
+		if (!cmd->answered && maps && maps != CH_EXIT_NOT_FOUND)
 			ch_cmd_note(cmd, "only what the workers know: %s", cmd->error.message);
 		memset(&cmd->error, 0, sizeof(cmd->error));
 		*ret = merged_rows(&m);

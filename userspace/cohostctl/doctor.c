@@ -129,6 +129,16 @@ static void check_module(struct report *r)
 		    "there is no /dev/mapper/control: no volumes");
 }
 
+/* Does the configuration want answers in the packet path? Without one: it may. */
+static bool fast_path_wanted(const struct report *r)
+{
+	json_t *edge = ch_json_object(r->config, "edge");
+	const char *mode = ch_json_str(edge, "fastpath");
+
+	return !r->config || ((!mode || strcmp(mode, "off")) &&
+			      json_array_size(ch_json_array(edge, "interfaces")));
+}
+
 static void check_bpf(struct report *r)
 {
 	int ok;
@@ -452,9 +462,11 @@ static int doctor_run(struct ch_cmd *cmd)
 	check_module(&r);
 	check_io_uring(&r);
 	check_config(&r, ch_cmd_str(cmd, "config", CH_CONFIG_PATH));
-	check_bpf(&r);
-	check_bpffs(&r);
-	check_cgroup(&r);
+	if (fast_path_wanted(&r)) {
+		check_bpf(&r);
+		check_bpffs(&r);
+		check_cgroup(&r);
+	}
 	check_user(&r);
 	check_daemon(&r);
 	check_named(&r);

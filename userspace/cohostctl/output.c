@@ -136,7 +136,7 @@ static void render(char cell[static CELL_MAX], const json_t *value, enum ch_show
 		snprintf(cell, CELL_MAX, "%s", ch_value_duration_text(u, text));
 		return;
 	case CH_SHOW_SECONDS:
-		snprintf(cell, CELL_MAX, "%s", ch_value_duration_text(u * 1000, text));
+		snprintf(cell, CELL_MAX, "%s", ch_value_seconds_text(u, text));
 		return;
 	case CH_SHOW_SHARE:
 		snprintf(cell, CELL_MAX, "%.1f%%", json_number_value(value) * 100.0);

@@ -57,7 +57,7 @@ static void describe(const struct ch_progress *p, uint64_t now, char *buf, size_
 			uint64_t left = (p->total - p->done) / rate;
 
 			snprintf(buf + used, size - used, "  %s left",
-				 ch_value_duration_text(left * 1000, text));
+				 ch_value_seconds_text(left, text));
 			used += strlen(buf + used);
 		}
 	}

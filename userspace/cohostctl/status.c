@@ -68,16 +68,6 @@ static const struct ch_column answered_columns[] = {
 	{},
 };
 
-/* An answer of the daemon, or NULL: what a section lacks is not the end of it. */
-static json_t *ask(struct ch_cmd *cmd, const char *target, const char *verb)
-{
-	json_t *answer = NULL;
-
-	if (ch_admin_call(cmd, target, verb, NULL, &answer))
-		return NULL;
-	return answer;
-}
-
 /* The started volumes, from the kernel; NULL when there is no module to ask. */
 static json_t *volumes(void)
 {
@@ -178,14 +168,16 @@ static int status_run(struct ch_cmd *cmd)
 	static const char *const worker_fine[] = {"running", NULL};
 	static const char *const upstream_fine[] = {"up", "unknown", NULL};
 	static const char *const volume_fine[] = {"running", "starting", "suspended", NULL};
-	json_t *status = ask(cmd, "supervisor", "status"), *upstreams = NULL, *body = json_object();
+	json_t *status = NULL, *upstreams = NULL, *part, *body = json_object();
 	char why_not[sizeof(cmd->error.message)];
 	unsigned int findings;
-	json_t *part;
+	int rc;
 
+	/* What one section lacks is not the end of the others. */
+	rc = ch_admin_call(cmd, "supervisor", "status", NULL, &status);
 	snprintf(why_not, sizeof(why_not), "%s", cmd->error.message);
 	if (status)
-		upstreams = ask(cmd, "edge", "upstream.list");
+		(void)ch_admin_call(cmd, "edge", "upstream.list", NULL, &upstreams);
 	json_object_set_new(body, "daemon", status ? status : json_null());
 	part = volumes();
 	json_object_set_new(body, "volumes", part ? part : json_null());
@@ -206,7 +198,7 @@ static int status_run(struct ch_cmd *cmd)
 		print_status(body, why_not);
 	}
 	ch_cmd_body(cmd, body);
-	return !status ? CH_EXIT_UNREACHABLE : findings ? CH_EXIT_FINDINGS : CH_EXIT_OK;
+	return rc ? rc : findings ? CH_EXIT_FINDINGS : CH_EXIT_OK;
 }
 
 static const struct ch_ctl_verb verbs[] = {

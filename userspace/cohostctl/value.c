@@ -161,6 +161,14 @@ const char *ch_value_size_text(uint64_t bytes, char buf[static CH_VALUE_TEXT_MAX
 	return buf;
 }
 
+const char *ch_value_seconds_text(uint64_t s, char buf[static CH_VALUE_TEXT_MAX])
+{
+	if (s >= 60)
+		return ch_value_duration_text(s > UINT64_MAX / 1000 ? UINT64_MAX : s * 1000, buf);
+	snprintf(buf, CH_VALUE_TEXT_MAX, "%us", (unsigned int)s);
+	return buf;
+}
+
 const char *ch_value_duration_text(uint64_t ms, char buf[static CH_VALUE_TEXT_MAX])
 {
 	unsigned long long s = ms / 1000, m = s / 60, h = m / 60;

@@ -34,4 +34,7 @@ const char *ch_value_size_text(uint64_t bytes, char buf[static CH_VALUE_TEXT_MAX
 /* "0ms", "250ms", "1.2s", "3m20s", "2h05m", "3d04h". Returns @buf. */
 const char *ch_value_duration_text(uint64_t ms, char buf[static CH_VALUE_TEXT_MAX]);
 
+/* The same where whole seconds are all that is known: "0s", "42s", "3m20s". */
+const char *ch_value_seconds_text(uint64_t s, char buf[static CH_VALUE_TEXT_MAX]);
+
 #endif

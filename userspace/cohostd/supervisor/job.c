@@ -292,6 +292,9 @@ static void end(struct ch_job *job)
 	struct ch_supervisor *s = job->s;
 
 	job->step = JOB_DONE;
+	/* The last progress came a little before the end. */
+	if (!job->rc)
+		job->progress.done_bytes = job->progress.total_bytes;
 	if (job->rc) {
 		ch_log_warning("job %" PRIu64 " (%s %s) failed: %s", job->id,
 			       kind_name(job->msg.start.kind), job->msg.start.volume,
