@@ -126,7 +126,7 @@ $(BUILD)/kmod/%/cohost.ko: Kbuild $(shell find kmod include -name '*.[ch]' 2>/de
 check-unit: $(units)
 	@for t in $(units); do echo "# $$t"; $$t || exit 1; done
 check-sim: $(sims)
-	@for t in $(sims); do echo "# $$t"; $$t || exit 1; done
+	@for t in $(sims) $(wildcard tests/sim/*.sh); do echo "# $$t"; $$t || exit 1; done
 
 install: all
 	install -Dm755 $(BUILD)/bin/cohostd $(DESTDIR)$(PREFIX)/sbin/cohostd

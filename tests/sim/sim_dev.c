@@ -135,7 +135,7 @@ static void test_model(void)
 	uint64_t seen[8], r, low;
 	struct sim_model m;
 	uint32_t unit;
-	uint8_t buf[4096];
+	uint8_t buf[4096] __attribute__((aligned(8)));
 
 	sim_model_init(&m, 8, 4096);
 	sim_model_write(&m, 0, 4); /* 1 */

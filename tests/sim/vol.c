@@ -297,7 +297,7 @@ static enum ch_recover_step replay(struct sim_vol *v, const struct ch_sb *sb)
 
 static void read_tags(struct sim_vol *v, bool view, uint64_t *tags)
 {
-	uint8_t buf[CH_BLOCK_SIZE];
+	uint8_t buf[CH_BLOCK_SIZE] __attribute__((aligned(8)));
 	uint32_t lba;
 
 	for (lba = 0; lba < v->shape.volume_blocks; lba++) {
@@ -505,7 +505,7 @@ void sim_vol_verify_changed(struct sim_vol *v)
 
 void sim_vol_verify_slow(struct sim_vol *v)
 {
-	uint8_t buf[CH_BLOCK_SIZE];
+	uint8_t buf[CH_BLOCK_SIZE] __attribute__((aligned(8)));
 	uint32_t lba;
 
 	for (lba = 0; lba < v->shape.volume_blocks && !v->why; lba++) {

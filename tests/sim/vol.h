@@ -82,7 +82,7 @@ struct sim_read {
 	uint64_t want;	/* tag at lookup */
 	uint64_t asked; /* last operation at lookup */
 	bool view;
-	uint8_t buf[CH_BLOCK_SIZE];
+	uint8_t buf[CH_BLOCK_SIZE] __attribute__((aligned(8)));
 	struct sim_req req;
 };
 
@@ -94,7 +94,7 @@ struct sim_slow_write {
 	bool used;
 	uint32_t item;
 	struct sim_req req;
-	uint8_t buf[CH_BLOCK_SIZE];
+	uint8_t buf[CH_BLOCK_SIZE] __attribute__((aligned(8)));
 };
 
 struct sim_counters {
