@@ -13,15 +13,8 @@ set -u
 here=$(cd "$(dirname "$0")" && pwd)
 BUILD=${BUILD:-$here/../../build}
 work=$(mktemp -d /tmp/cohost-cli.XXXXXX)
-chmod 755 "$work"
-cp "$BUILD/bin/cohostctl" "$work/cohostctl" || exit 1
-ctl=$work/cohostctl
-export COHOST_RUNDIR=$work/run
-mkdir "$COHOST_RUNDIR"
 daemon=
 loop=
-n=0
-failed=0
 
 cleanup() {
 	[ -z "$loop" ] || losetup -d "$loop"
@@ -29,6 +22,15 @@ cleanup() {
 	rm -rf "$work"
 }
 trap cleanup EXIT
+
+chmod 755 "$work"
+cp "$BUILD/bin/cohostctl" "$work/cohostctl" || exit 1
+ctl=$work/cohostctl
+export COHOST_RUNDIR=$work/run
+mkdir "$COHOST_RUNDIR"
+n=0
+failed=0
+
 
 result() { # ok? description
 	n=$((n + 1))
