@@ -131,6 +131,8 @@ check-sim: $(sims)
 install: all
 	install -Dm755 $(BUILD)/bin/cohostd $(DESTDIR)$(PREFIX)/sbin/cohostd
 	install -Dm755 $(BUILD)/bin/cohostctl $(DESTDIR)$(PREFIX)/sbin/cohostctl
+	sed 's|@SBINDIR@|$(PREFIX)/sbin|' userspace/cohostd/cohostd.service >$(BUILD)/cohostd.service
+	install -Dm644 $(BUILD)/cohostd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/cohostd.service
 	install -Dm644 $(BUILD)/bpf/cohost.bpf.o $(DESTDIR)$(PREFIX)/lib/cohost/cohost.bpf.o
 	@for v in $(kvers); do \
 		install -Dm644 $(BUILD)/kmod/$$v/cohost.ko $(DESTDIR)/lib/modules/$$v/extra/cohost.ko; \
