@@ -175,6 +175,10 @@ static void file_answer(struct file *f)
 	ch_reply_send(c, (int64_t)len, &file_source, f);
 }
 
+/*
+ * O_NONBLOCK has done its work when the file is known to be a regular one, and must
+ * go: to the ring it would mean that a read of what is not in memory fails.
+ */
 static void on_stat(struct ch_op *op, int res, uint32_t flags)
 {
 	struct file *f = ch_container_of(op, struct file, op);
@@ -183,6 +187,8 @@ static void on_stat(struct ch_op *op, int res, uint32_t flags)
 		file_close(f);
 	else if (res < 0 || !S_ISREG(f->stx.stx_mode))
 		not_found(f, res < 0 ? res : -EISDIR);
+	else if (fcntl(f->fd, F_SETFL, 0) < 0)
+		not_found(f, -errno);
 	else
 		file_answer(f);
 }
