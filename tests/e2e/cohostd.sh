@@ -224,7 +224,7 @@ workers="$(worker edge) $(worker sync) $(worker admin)"
 kill -KILL "$daemon"
 { wait "$daemon"; } 2>/dev/null
 for pid in $workers; do check "worker $pid ends with the supervisor" wait_until 5 gone "$pid"; done
-: >"$tmp/log"
+mv "$tmp/log" "$tmp/log.first"
 check "after kill -9 of the supervisor it starts again" start
 
 # --- the end ----------------------------------------------------------------------------
@@ -236,4 +236,4 @@ daemon=''
 for pid in $workers; do check "worker $pid is gone" gone "$pid"; done
 same "nothing is left in the run folder" "$(ls -A "$tmp/run")" ""
 same "nobody listens" "$(ss -ltnH)" ""
-check "nothing broke" sh -c "! grep -E 'Sanitizer|runtime error|killing it' '$tmp/log'"
+check "nothing broke" sh -c "! grep -E 'Sanitizer|runtime error|killing it' '$tmp/log' '$tmp/log.first'"
