@@ -3,9 +3,11 @@
 """Runs commands inside the VM for tools/vm.
 
 Each virtio port named cohost.N serves one command at a time. The host sends a
-frame (u32 length, JSON {argv, cwd, env}); the answer is a row of frames (u8
-kind, u32 length, payload): o and e for the outputs, x for the exit status.
-When the host closes its end, the command and its children are killed.
+frame (u32 length, JSON {id, argv, cwd, env}); the answer is a row of frames (u8
+kind, u32 id, u32 length, payload): o and e for the outputs, x for the exit status.
+When the host closes its end, the command and its children are killed. The id
+tells the host's next client that a frame is not its own. A port is never closed
+here: that would throw away a request which has already arrived.
 """
 import glob
 import json
@@ -34,11 +36,11 @@ def write_all(fd, data):
         data = data[os.write(fd, data):]
 
 
-def send(fd, kind, payload):
-    write_all(fd, kind + struct.pack("<I", len(payload)) + payload)
+def send(fd, kind, identifier, payload):
+    write_all(fd, kind + struct.pack("<II", identifier, len(payload)) + payload)
 
 
-def pump(port, process):
+def pump(port, identifier, process):
     """Forward both outputs until they end; False if the host went away."""
     poll = select.poll()
     kinds = {process.stdout.fileno(): b"o", process.stderr.fileno(): b"e"}
@@ -55,7 +57,7 @@ def pump(port, process):
                 continue
             data = os.read(fd, OUTPUT_BYTES_MAX)
             if data:
-                send(port, kinds[fd], data)
+                send(port, kinds[fd], identifier, data)
             else:
                 poll.unregister(fd)
                 del kinds[fd]
@@ -71,32 +73,36 @@ def serve_one(port):
     head = read_exactly(port, 4)
     if head is None:
         return False
-    request = json.loads(read_exactly(port, struct.unpack("<I", head)[0]))
+    body = read_exactly(port, struct.unpack("<I", head)[0])
+    if body is None:
+        return False
+    request = json.loads(body)
+    identifier = request["id"]
     try:
         process = subprocess.Popen(
             request["argv"], cwd=request["cwd"], env={**os.environ, **request.get("env", {})},
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
             start_new_session=True)
     except OSError as error:
-        send(port, b"e", f"{request['argv'][0]}: {error.strerror}\n".encode())
-        send(port, b"x", struct.pack("<i", 127))
+        send(port, b"e", identifier, f"{request['argv'][0]}: {error.strerror}\n".encode())
+        send(port, b"x", identifier, struct.pack("<i", 127))
         return True
-    if not pump(port, process):
+    if not pump(port, identifier, process):
         os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return False
     status = process.wait()
-    send(port, b"x", struct.pack("<i", status if status >= 0 else 128 - status))
+    send(port, b"x", identifier, struct.pack("<i", status if status >= 0 else 128 - status))
     return True
 
 
-def serve(path, port, idle):
+def serve(port, idle):
     """Run what arrives on a port until the host closes its end; then it is idle again."""
     try:
         while serve_one(port):
             pass
-    except OSError:
-        pass
-    os.close(port)
-    idle[os.open(path, os.O_RDWR)] = path
+    finally:
+        idle.add(port)
 
 
 def dispatch(paths):
@@ -105,7 +111,7 @@ def dispatch(paths):
     A port whose host end is closed always polls as hung up, so this looks ten
     times a second: a thread for each port that did so would load the machine.
     """
-    idle = {os.open(path, os.O_RDWR): path for path in paths}
+    idle = {os.open(path, os.O_RDWR) for path in paths}
     pause = threading.Event()
     while True:
         poll = select.poll()
@@ -113,7 +119,8 @@ def dispatch(paths):
             poll.register(port, select.POLLIN)
         for port, event in poll.poll(1000):
             if event & select.POLLIN:
-                threading.Thread(target=serve, args=(idle.pop(port), port, idle), daemon=True).start()
+                idle.remove(port)
+                threading.Thread(target=serve, args=(port, idle), daemon=True).start()
         pause.wait(0.1)
 
 

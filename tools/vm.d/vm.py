@@ -313,12 +313,15 @@ class Machine:
         """Run a command; (status, stdout, stderr), or the outputs go to on_output(kind, bytes)."""
         port = self._claim_port()
         outputs = {b"o": b"", b"e": b""}
+        identifier = int.from_bytes(os.urandom(4), "little")
         try:
-            body = json.dumps({"argv": argv, "cwd": cwd, "env": env or {}}).encode()
+            body = json.dumps({"id": identifier, "argv": argv, "cwd": cwd, "env": env or {}}).encode()
             port.settimeout(timeout)
             port.sendall(struct.pack("<I", len(body)) + body)
             while True:
-                kind, payload = _read_frame(port)
+                kind, frame_id, payload = _read_frame(port)
+                if frame_id != identifier:
+                    continue
                 if kind == b"x":
                     return struct.unpack("<i", payload)[0], outputs[b"o"], outputs[b"e"]
                 if on_output:
@@ -414,8 +417,8 @@ def _read_exactly(port, size):
 
 
 def _read_frame(port):
-    head = _read_exactly(port, 5)
-    return head[:1], _read_exactly(port, struct.unpack("<I", head[1:])[0])
+    kind, identifier, length = struct.unpack("<cII", _read_exactly(port, 9))
+    return kind, identifier, _read_exactly(port, length)
 
 
 def _wait_for(condition, timeout_s, failure):
