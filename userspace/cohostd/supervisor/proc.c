@@ -196,6 +196,7 @@ static void hand_over(struct ch_proc *p)
 	uint32_t instances = instances_of(s, p->kind);
 	const struct ch_fastpath_map *maps;
 	const struct ch_held_fd *h;
+	char name[CH_FD_NAME_MAX];
 	size_t i, count = 0;
 
 	for (h = s->held; h; h = h->next) {
@@ -207,8 +208,10 @@ static void hand_over(struct ch_proc *p)
 		for (i = 0; i < count; i++)
 			give(p, maps[i].name, maps[i].fd);
 		if (p->bank[0] >= 0 || bank_create(p->bank)) {
-			give(p, "bank:rx", p->bank[0]);
-			give(p, "bank:tx", p->bank[1]);
+			(void)snprintf(name, sizeof(name), "bank:rx:%u", p->instance);
+			give(p, name, p->bank[0]);
+			(void)snprintf(name, sizeof(name), "bank:tx:%u", p->instance);
+			give(p, name, p->bank[1]);
 		}
 	}
 	ch_route_send(p, &start, &instances, sizeof(instances), NULL, 0);
