@@ -35,32 +35,32 @@
 #include "kmod/volume.h"
 
 /* One request of a guest is never larger; so it fits one record. */
-#define CH_PAYLOAD_MAX		128U
-#define CH_BUFFERS		8U
-#define CH_DESTAGE_SLOTS	4U
+#define CH_PAYLOAD_MAX	 128U
+#define CH_BUFFERS	 8U
+#define CH_DESTAGE_SLOTS 4U
 /* Log blocks looked at in one hold of the lock. */
-#define CH_LOOK_MAX		2048U
-#define CH_DESTAGE_RETRY_MS	2000U
-#define CH_IDLE_MS		1000U
-#define CH_ITEMS_MAX		(CH_PLAN_REGIONS_MAX * CH_REGION_BLOCKS)
+#define CH_LOOK_MAX	    2048U
+#define CH_DESTAGE_RETRY_MS 2000U
+#define CH_IDLE_MS	    1000U
+#define CH_ITEMS_MAX	    (CH_PLAN_REGIONS_MAX * CH_REGION_BLOCKS)
 
 /* A record on its way to the fast device. Owned by the log thread until submitted. */
 struct ch_buffer {
-	struct list_head list;	/* vol->buffers_free, or vol->inflight in order of seq */
+	struct list_head list; /* vol->buffers_free, or vol->inflight in order of seq */
 	struct ch_volume *vol;
 	struct ch_rec rec;
-	struct bio_list guests;	/* to be ended with it */
+	struct bio_list guests; /* to be ended with it */
 	u32 payload;		/* blocks */
 	bool ended;
 	struct bio bio;
 	struct bio_vec vec[1 + CH_PAYLOAD_MAX];
-	struct page *page[1 + CH_PAYLOAD_MAX];	/* header, payload */
+	struct page *page[1 + CH_PAYLOAD_MAX]; /* header, payload */
 };
 
 /* A region on its way to the slow device. */
 struct ch_slot {
-	atomic_t pending;	/* bios */
-	blk_status_t status;	/* first error */
+	atomic_t pending;    /* bios */
+	blk_status_t status; /* first error */
 	struct ch_volume *vol;
 	struct page *page[CH_REGION_BLOCKS];
 };
@@ -78,58 +78,58 @@ struct ch_volume {
 
 	/* under lock, from here */
 	struct ch_tier tier;
-	bool live;		/* false from dtr on */
-	bool suspended;		/* no destage; from postsuspend to resume, and before the first */
-	bool started;		/* the superblock of this session is out */
-	bool resumed;		/* once at least */
-	bool destage_error;	/* the last batch failed; it is tried again */
-	bool stalled;		/* the first queued write waits for room in the log */
+	bool live;	    /* false from dtr on */
+	bool suspended;	    /* no destage; from postsuspend to resume, and before the first */
+	bool started;	    /* the superblock of this session is out */
+	bool resumed;	    /* once at least */
+	bool destage_error; /* the last batch failed; it is tried again */
+	bool stalled;	    /* the first queued write waits for room in the log */
 	bool reported_high;
 	bool failed_reported;
 	enum cohost_mode mode;
-	struct bio_list writes;	/* writes and flushes in map order */
-	struct bio_list waiters;	/* FLUSH and FUA that wait for durability */
-	struct bio_list unread;	/* reads of blocks whose record is not written yet */
+	struct bio_list writes;	 /* writes and flushes in map order */
+	struct bio_list waiters; /* FLUSH and FUA that wait for durability */
+	struct bio_list unread;	 /* reads of blocks whose record is not written yet */
 	struct list_head buffers_free, inflight;
-	u64 open_pos;		/* log regions below it have been entered: no reader of an earlier lap */
-	u64 sync_seq;		/* somebody waits for this seq to be durable */
+	u64 open_pos; /* log regions below it have been entered: no reader of an earlier lap */
+	u64 sync_seq; /* somebody waits for this seq to be durable */
 	bool marker_wanted;
-	int marker_result;	/* 1 = not yet */
+	int marker_result; /* 1 = not yet */
 	u64 marker_ns;
-	u64 drain_pos;		/* flush request: 0 = none, else ends when the tail is there */
+	u64 drain_pos; /* flush request: 0 = none, else ends when the tail is there */
 	u64 drain_seq, drain_total;
 	enum cohost_flush_state drain_state;
-	unsigned long last_write;	/* jiffies */
+	unsigned long last_write; /* jiffies */
 	unsigned int view_ios;
-	unsigned int ends;	/* own bios whose end_io has not returned: see ch_end_put() */
+	unsigned int ends; /* own bios whose end_io has not returned: see ch_end_put() */
 	struct ch_volume_counters counters;
 	/* to here */
 
-	unsigned int views;	/* under control */
-	atomic_t *readers;	/* per log region */
+	unsigned int views; /* under control */
+	atomic_t *readers;  /* per log region */
 	atomic_t log_kick, destage_kick;
 	wait_queue_head_t log_wait, destage_wait;
-	wait_queue_head_t change_wait;	/* durable seq, tail, state, view_ios, marker */
+	wait_queue_head_t change_wait; /* durable seq, tail, state, view_ios, marker */
 	struct task_struct *log_thread, *destage_thread;
 	struct workqueue_struct *read_wq;
 	struct bio flush_bio;
 	struct bio_set bios;
-	struct ch_buffer *buffer;	/* CH_BUFFERS */
-	struct ch_slot *slot;		/* CH_DESTAGE_SLOTS */
-	struct ch_destage_item *items;	/* CH_ITEMS_MAX */
+	struct ch_buffer *buffer;      /* CH_BUFFERS */
+	struct ch_slot *slot;	       /* CH_DESTAGE_SLOTS */
+	struct ch_destage_item *items; /* CH_ITEMS_MAX */
 	struct ch_plan plan;
-	struct ch_sb sb;		/* under super_mutex */
-	struct page *super_page;	/* under super_mutex */
+	struct ch_sb sb;	 /* under super_mutex */
+	struct page *super_page; /* under super_mutex */
 	u64 memory_bytes;
 };
 
 /* dm per-bio data. */
 struct ch_io {
 	struct ch_volume *vol;
-	u64 need_seq;		/* FLUSH, FUA: durable when this is */
+	u64 need_seq; /* FLUSH, FUA: durable when this is */
 	/* reads */
-	u64 pos;		/* CH_POS_NONE: from the slow device, through a view */
-	u64 epoch;		/* view's, else 0 */
+	u64 pos;   /* CH_POS_NONE: from the slow device, through a view */
+	u64 epoch; /* view's, else 0 */
 	struct bvec_iter iter;
 	bio_end_io_t *end_io;
 	void *private;
@@ -177,11 +177,13 @@ static inline void ch_end_put(struct ch_volume *vol)
 }
 
 /* tier_io.c: sleep; negative errno. */
-int __must_check ch_io_block(struct block_device *bdev, u64 block, struct page *page, blk_opf_t opf);
+int __must_check ch_io_block(struct block_device *bdev, u64 block, struct page *page,
+			     blk_opf_t opf);
 /* Reads up to CH_REC_BLOCKS_MAX blocks into the pages of `buf` (vmalloc'ed or not). */
 int __must_check ch_io_read(struct block_device *bdev, u64 block, u32 blocks, void *buf);
 int __must_check ch_io_flush(struct block_device *bdev);
-/* Changed map, then the superblock that `fill` makes. super_mutex held. Fails the volume on error. */
+/* Changed map, then the superblock that `fill` makes. super_mutex held. Fails the volume on error.
+ */
 int __must_check ch_super_write(struct ch_volume *vol,
 				void (*fill)(struct ch_tier *tier, struct ch_sb *ret_sb));
 
@@ -191,9 +193,9 @@ void ch_volume_close(struct ch_volume *vol);
 
 /* tier_log.c */
 int ch_log_init(struct ch_volume *vol);
-void ch_log_stop(struct ch_volume *vol);	/* the thread */
-void ch_log_exit(struct ch_volume *vol);	/* the memory, after all bios have ended */
-void ch_log_queue(struct ch_volume *vol, struct bio *bio);	/* map; any context */
+void ch_log_stop(struct ch_volume *vol); /* the thread */
+void ch_log_exit(struct ch_volume *vol); /* the memory, after all bios have ended */
+void ch_log_queue(struct ch_volume *vol, struct bio *bio); /* map; any context */
 /* Makes all records up to seq durable. Sleeps. -EIO if the volume failed. */
 int __must_check ch_log_sync(struct ch_volume *vol, u64 seq);
 /* No more acknowledgements from now on. Any context, lock not held. Says so once. */
@@ -204,14 +206,15 @@ int ch_read_map(struct ch_volume *vol, struct dm_target *ti, struct bio *bio, u6
 
 /* tier_destage.c */
 int ch_destage_init(struct ch_volume *vol);
-void ch_destage_stop(struct ch_volume *vol);	/* before ch_log_stop(), whose thread it may wait for */
+void ch_destage_stop(
+	struct ch_volume *vol); /* before ch_log_stop(), whose thread it may wait for */
 void ch_destage_exit(struct ch_volume *vol);
 
 /* volume.c: the list. add: -EEXIST when name or uuid is there already. */
 int ch_volume_add(struct ch_volume *vol);
 void ch_volume_remove(struct ch_volume *vol);
 void ch_volume_release(struct kref *kref);
-enum cohost_state ch_volume_state(const struct ch_volume *vol);	/* lock held */
+enum cohost_state ch_volume_state(const struct ch_volume *vol); /* lock held */
 
 /* view.c */
 extern struct target_type ch_view_target;

@@ -38,8 +38,8 @@ static int slot_wait(struct ch_slot *slot)
 }
 
 /* Pages [first, first + nr) of the slot, at a block of a device. */
-static void slot_submit(struct ch_slot *slot, struct block_device *bdev, u64 block, u32 first, u32 nr,
-			blk_opf_t opf)
+static void slot_submit(struct ch_slot *slot, struct block_device *bdev, u64 block, u32 first,
+			u32 nr, blk_opf_t opf)
 {
 	struct bio *bio = bio_alloc_bioset(bdev, nr, opf, GFP_NOIO, &slot->vol->bios);
 
@@ -53,7 +53,8 @@ static void slot_submit(struct ch_slot *slot, struct block_device *bdev, u64 blo
 	submit_bio(bio);
 }
 
-static int slot_read(struct ch_volume *vol, struct ch_slot *slot, const struct ch_destage_item *item, u32 nr)
+static int slot_read(struct ch_volume *vol, struct ch_slot *slot,
+		     const struct ch_destage_item *item, u32 nr)
 {
 	u32 n;
 
@@ -61,14 +62,14 @@ static int slot_read(struct ch_volume *vol, struct ch_slot *slot, const struct c
 	for (u32 i = 0; i < nr; i += n) {
 		for (n = 1; i + n < nr && item[i + n].pos == item[i].pos + n; n++)
 			;
-		slot_submit(slot, vol->fast->bdev, ch_tier_fast_block(&vol->tier, item[i].pos), i, n,
-			    REQ_OP_READ);
+		slot_submit(slot, vol->fast->bdev, ch_tier_fast_block(&vol->tier, item[i].pos), i,
+			    n, REQ_OP_READ);
 	}
 	return slot_wait(slot);
 }
 
-static void slot_write(struct ch_volume *vol, struct ch_slot *slot, const struct ch_destage_item *item,
-		       u32 nr)
+static void slot_write(struct ch_volume *vol, struct ch_slot *slot,
+		       const struct ch_destage_item *item, u32 nr)
 {
 	u32 n;
 
@@ -98,8 +99,8 @@ static void say_error(struct ch_volume *vol, enum ch_trace_error what, u64 block
 	ch_event_send(vol->name, COHOST_EVENT_TYPE_ERROR, block * CH_SECTORS_PER_BLOCK, error);
 }
 
-static int slot_verify(struct ch_volume *vol, struct ch_slot *slot, const struct ch_destage_item *item,
-		       u32 nr)
+static int slot_verify(struct ch_volume *vol, struct ch_slot *slot,
+		       const struct ch_destage_item *item, u32 nr)
 {
 	for (u32 i = 0; i < nr; i++) {
 		if (ch_crc32c(page_address(slot->page[i]), CH_BLOCK_SIZE) == item[i].crc)
@@ -122,7 +123,7 @@ static int regions_write(struct ch_volume *vol, u32 *ret_items)
 		struct ch_destage_item *item = &vol->items[have];
 		u32 nr;
 
-		r = slot_wait(slot);	/* its writes of CH_DESTAGE_SLOTS regions ago */
+		r = slot_wait(slot); /* its writes of CH_DESTAGE_SLOTS regions ago */
 		if (r) {
 			say_error(vol, CH_TRACE_ERROR_SLOW_WRITE, 0, r);
 			break;
@@ -277,7 +278,8 @@ static bool wanted(struct ch_volume *vol)
 	yes = !vol->suspended && !tier->failed && tier->tail_pos < tier->head_pos &&
 	      (vol->stalled || vol->drain_pos || vol->mode == COHOST_MODE_DRAIN ||
 	       ch_log_used(tier) * 4 > tier->geo.log_blocks ||
-	       (tier->dirty && time_after(jiffies, vol->last_write + msecs_to_jiffies(CH_IDLE_MS))));
+	       (tier->dirty &&
+		time_after(jiffies, vol->last_write + msecs_to_jiffies(CH_IDLE_MS))));
 	spin_unlock_irq(&vol->lock);
 	return yes;
 }
@@ -296,7 +298,8 @@ static void lose_view(struct ch_volume *vol)
 	spin_unlock_irq(&vol->lock);
 	if (!lost)
 		return;
-	DMWARN("volume %s: the log is full, the view of checkpoint %llu is given up", vol->name, epoch);
+	DMWARN("volume %s: the log is full, the view of checkpoint %llu is given up", vol->name,
+	       epoch);
 	trace_cohost_checkpoint(vol->dev, CH_TRACE_CHECKPOINT_DELETED, epoch, 0);
 	ch_event_send(vol->name, COHOST_EVENT_TYPE_CHECKPOINT_DELETED, epoch, -ENOSPC);
 }
@@ -322,8 +325,9 @@ static bool step(struct ch_volume *vol)
 	vol->destage_error = r;
 	spin_unlock_irq(&vol->lock);
 	if (r) {
-		DMERR_LIMIT("volume %s: destage failed (%d), data stays in the log, tried again", vol->name, r);
-		ch_log_kick(vol);	/* writers that wait for room are refused now */
+		DMERR_LIMIT("volume %s: destage failed (%d), data stays in the log, tried again",
+			    vol->name, r);
+		ch_log_kick(vol); /* writers that wait for room are refused now */
 	}
 	moved = tail_move(vol);
 	drain_check(vol);

@@ -33,7 +33,8 @@ int ch_io_read(struct block_device *bdev, u64 block, u32 blocks, void *buf)
 		for (i = 0; i < n; i++) {
 			u8 *p = at + (size_t)i * CH_BLOCK_SIZE;
 
-			__bio_add_page(bio, is_vmalloc_addr(p) ? vmalloc_to_page(p) : virt_to_page(p),
+			__bio_add_page(bio,
+				       is_vmalloc_addr(p) ? vmalloc_to_page(p) : virt_to_page(p),
 				       CH_BLOCK_SIZE, 0);
 		}
 		r = submit_bio_wait(bio);

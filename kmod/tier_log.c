@@ -128,8 +128,8 @@ void ch_volume_fail(struct ch_volume *vol, enum ch_trace_error what, u64 sector,
 
 	trace_cohost_error(vol->dev, what, sector, error);
 	if (first) {
-		DMERR("volume %s: the fast device failed (%d): writes are refused from now on", vol->name,
-		      error);
+		DMERR("volume %s: the fast device failed (%d): writes are refused from now on",
+		      vol->name, error);
 		ch_event_send(vol->name, COHOST_EVENT_TYPE_ERROR, sector, error);
 		ch_event_state(vol->name, COHOST_STATE_FAILED);
 	}
@@ -145,8 +145,8 @@ static void record_endio(struct bio *bio)
 	u64 sector = ch_tier_fast_block(&vol->tier, buf->rec.pos) * CH_SECTORS_PER_BLOCK;
 	unsigned long flags;
 
-	trace_cohost_commit(vol->dev, buf->rec.seq, buf->payload, buf->rec.write_blocks << CH_BLOCK_SHIFT,
-			    false, error);
+	trace_cohost_commit(vol->dev, buf->rec.seq, buf->payload,
+			    buf->rec.write_blocks << CH_BLOCK_SHIFT, false, error);
 	spin_lock_irqsave(&vol->lock, flags);
 	buf->ended = true;
 	if (!error && !vol->tier.failed)
@@ -220,7 +220,8 @@ static enum ch_log_room room(struct ch_volume *vol, u32 payload)
 	u64 end = tier->head_pos + 1 + payload;
 
 	if (res == CH_LOG_WRAP)
-		end = tier->head_pos + (tier->geo.log_blocks - tier->head_pos % tier->geo.log_blocks);
+		end = tier->head_pos +
+		      (tier->geo.log_blocks - tier->head_pos % tier->geo.log_blocks);
 	else if (res != CH_LOG_OK)
 		return res;
 	if (end > tail + tier->geo.log_blocks)
@@ -239,7 +240,8 @@ static enum ch_log_room room(struct ch_volume *vol, u32 payload)
 
 static struct ch_buffer *buffer_get(struct ch_volume *vol)
 {
-	struct ch_buffer *buf = list_first_entry_or_null(&vol->buffers_free, struct ch_buffer, list);
+	struct ch_buffer *buf =
+		list_first_entry_or_null(&vol->buffers_free, struct ch_buffer, list);
 
 	if (!buf)
 		return NULL;
@@ -308,8 +310,8 @@ static void log_guests(struct ch_volume *vol, struct ch_buffer *buf, const u32 *
 	bio_list_for_each(bio, &buf->guests) {
 		u64 lba = bio->bi_iter.bi_sector / CH_SECTORS_PER_BLOCK;
 
-		trace_cohost_write(vol->dev, bio->bi_iter.bi_sector, bio->bi_iter.bi_size, buf->rec.seq,
-				   bio->bi_opf & REQ_FUA);
+		trace_cohost_write(vol->dev, bio->bi_iter.bi_sector, bio->bi_iter.bi_size,
+				   buf->rec.seq, bio->bi_opf & REQ_FUA);
 		for (u32 i = 0; i < bio_blocks(bio); i++, at++)
 			ch_log_add(&vol->tier, &buf->rec, lba + i, crc[at]);
 	}
@@ -366,8 +368,8 @@ static void stall(struct ch_volume *vol, struct bio_list *bad)
 
 enum next {
 	NEXT_NOTHING,
-	NEXT_SUBMIT,	/* a marker or pad is ready */
-	NEXT_COPY,	/* guests were taken: copy, then log */
+	NEXT_SUBMIT, /* a marker or pad is ready */
+	NEXT_COPY,   /* guests were taken: copy, then log */
 };
 
 /* What can be done for the head of the queue now? Lock held. */
@@ -432,13 +434,14 @@ static bool make_record(struct ch_volume *vol)
 	next = choose(vol, &buf, &bad);
 	spin_unlock_irq(&vol->lock);
 	end_list(&bad, BLK_STS_IOERR);
-	wake_up_all(&vol->change_wait);	/* the marker has its place, or never will */
+	wake_up_all(&vol->change_wait); /* the marker has its place, or never will */
 	if (next == NEXT_NOTHING)
 		return false;
 	if (next == NEXT_COPY) {
 		copy_guests(buf, crc);
 		spin_lock_irq(&vol->lock);
-		/* Only this thread takes room, so there still is; but the volume may have failed. */
+		/* Only this thread takes room, so there still is; but the volume may have failed.
+		 */
 		if (vol->tier.failed) {
 			bio_list_merge(&bad, &buf->guests);
 			list_add(&buf->list, &vol->buffers_free);
@@ -518,7 +521,8 @@ static int log_main(void *data)
 	struct ch_volume *vol = data;
 
 	while (!kthread_should_stop()) {
-		wait_event_idle(vol->log_wait, atomic_xchg(&vol->log_kick, 0) || kthread_should_stop());
+		wait_event_idle(vol->log_wait,
+				atomic_xchg(&vol->log_kick, 0) || kthread_should_stop());
 		make_reads(vol);
 		do {
 			make_flush(vol);

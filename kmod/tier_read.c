@@ -53,7 +53,7 @@ static void end_read(struct bio *bio, blk_status_t status)
 		spin_unlock_irqrestore(&vol->lock, flags);
 	}
 	bio->bi_status = status;
-	bio_endio(bio);		/* io is gone */
+	bio_endio(bio); /* io is gone */
 	if (epoch)
 		view_put(vol);
 }
@@ -68,8 +68,8 @@ static void report(struct ch_volume *vol, u64 sector, bool crc, int error)
 	else
 		vol->counters.io_errors++;
 	spin_unlock_irqrestore(&vol->lock, flags);
-	trace_cohost_error(vol->dev, crc ? CH_TRACE_ERROR_FAST_CRC : CH_TRACE_ERROR_FAST_READ, sector,
-			   error);
+	trace_cohost_error(vol->dev, crc ? CH_TRACE_ERROR_FAST_CRC : CH_TRACE_ERROR_FAST_READ,
+			   sector, error);
 	ch_event_send(vol->name, COHOST_EVENT_TYPE_ERROR, sector, error);
 }
 
@@ -79,7 +79,8 @@ static bool payload_right(struct ch_volume *vol, struct bio *bio, struct bvec_it
 	struct bio_vec bv;
 	u32 crc = 0, have = 0;
 
-	__bio_for_each_segment(bv, bio, iter, iter) {
+	__bio_for_each_segment(bv, bio, iter, iter)
+	{
 		u32 done = 0;
 
 		while (done < bv.bv_len) {
@@ -135,9 +136,9 @@ static void view_slow_endio(struct bio *bio)
 
 /* What map() found: a run of blocks that are in one place. */
 struct run {
-	u64 pos;	/* CH_POS_NONE: slow device */
+	u64 pos; /* CH_POS_NONE: slow device */
 	u32 blocks;
-	bool wait;	/* not written to the log yet */
+	bool wait; /* not written to the log yet */
 	bool refused;
 };
 
@@ -149,7 +150,7 @@ static u64 find(struct ch_volume *vol, u64 lba, u64 epoch)
 /* Runs in the log end with their region, so that one counter holds them. Lock held. */
 static struct run find_run(struct ch_volume *vol, u64 lba, u32 max, u64 epoch)
 {
-	struct run run = { .blocks = 1 };
+	struct run run = {.blocks = 1};
 
 	if (epoch && !view_valid(vol, epoch)) {
 		run.refused = true;

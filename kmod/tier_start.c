@@ -84,8 +84,8 @@ static int read_headers(struct ch_volume *vol, char **error)
 	if (!buf || !slow)
 		goto out;
 	*error = "the superblock of the fast device cannot be read";
-	r = ch_io_read(vol->fast->bdev, CH_SB_BLOCK_A, 1, buf) ?:
-	    ch_io_read(vol->fast->bdev, CH_SB_BLOCK_B, 1, buf + CH_BLOCK_SIZE);
+	r = ch_io_read(vol->fast->bdev, CH_SB_BLOCK_A, 1, buf)
+		    ?: ch_io_read(vol->fast->bdev, CH_SB_BLOCK_B, 1, buf + CH_BLOCK_SIZE);
 	if (r)
 		goto out;
 	check = ch_sb_pick(buf, buf + CH_BLOCK_SIZE, &vol->sb, NULL);
@@ -94,8 +94,8 @@ static int read_headers(struct ch_volume *vol, char **error)
 	if (check != CH_CHECK_OK)
 		goto out;
 	*error = "the header of the slow device cannot be read";
-	r = ch_io_read(vol->slow->bdev, CH_SB_BLOCK_A, 1, buf) ?:
-	    ch_io_read(vol->slow->bdev, CH_SB_BLOCK_B, 1, buf + CH_BLOCK_SIZE);
+	r = ch_io_read(vol->slow->bdev, CH_SB_BLOCK_A, 1, buf)
+		    ?: ch_io_read(vol->slow->bdev, CH_SB_BLOCK_B, 1, buf + CH_BLOCK_SIZE);
 	if (r)
 		goto out;
 	check = ch_slow_pick(buf, buf + CH_BLOCK_SIZE, slow);
@@ -185,15 +185,16 @@ struct log_window {
 };
 #define WINDOW_BLOCKS 64U
 
-static const void *window_read(struct ch_volume *vol, struct log_window *win, u64 block, int *ret_error)
+static const void *window_read(struct ch_volume *vol, struct log_window *win, u64 block,
+			       int *ret_error)
 {
 	u64 end = vol->tier.geo.log_start + vol->tier.geo.log_blocks;
 
 	*ret_error = 0;
 	if (block < win->block || block >= win->block + win->blocks) {
 		win->blocks = 0;
-		*ret_error = ch_io_read(vol->fast->bdev, block, min_t(u64, WINDOW_BLOCKS, end - block),
-					win->buf);
+		*ret_error = ch_io_read(vol->fast->bdev, block,
+					min_t(u64, WINDOW_BLOCKS, end - block), win->buf);
 		if (*ret_error)
 			return NULL;
 		win->block = block;
@@ -204,7 +205,7 @@ static const void *window_read(struct ch_volume *vol, struct log_window *win, u6
 
 static int recover(struct ch_volume *vol, u8 *buf, char **error)
 {
-	struct log_window win = { .buf = buf + (size_t)CH_REC_BLOCKS_MAX * CH_BLOCK_SIZE };
+	struct log_window win = {.buf = buf + (size_t)CH_REC_BLOCKS_MAX * CH_BLOCK_SIZE};
 	enum ch_recover_step step;
 	struct ch_recover_io io;
 	struct ch_recover rc;

@@ -7,9 +7,9 @@
  * Both devices carry the superblocks that `cohostctl volume create` wrote. The constructor
  * recovers and writes nothing; the first resume begins a session. No option is known yet.
  *
- * status INFO:  <state> <mode> <dirty blocks> <log used> <log total, blocks> <seq> <durable seq> <epoch>
- *               <base epoch> <destage ok|error> <checkpoint -|epoch|epoch:lost>
- * messages:     flush | checkpoint | checkpoint_delete <epoch> <0|1 synced>
+ * status INFO:  <state> <mode> <dirty blocks> <log used> <log total, blocks> <seq> <durable seq>
+ * <epoch> <base epoch> <destage ok|error> <checkpoint -|epoch|epoch:lost> messages:     flush |
+ * checkpoint | checkpoint_delete <epoch> <0|1 synced>
  */
 #include <linux/blkdev.h>
 #include <linux/module.h>
@@ -68,7 +68,7 @@ static void volume_end(struct dm_target *ti, struct ch_volume *vol)
 	spin_lock_irq(&vol->lock);
 	vol->live = false;
 	spin_unlock_irq(&vol->lock);
-	wake_up_all(&vol->change_wait);	/* a request that waits gives up and leaves control */
+	wake_up_all(&vol->change_wait); /* a request that waits gives up and leaves control */
 	mutex_lock(&vol->control);
 	wait_event(vol->change_wait, !READ_ONCE(vol->view_ios));
 	mutex_unlock(&vol->control);
@@ -97,7 +97,8 @@ static int check_table(struct dm_target *ti, struct ch_volume *vol)
 	u64 sectors = vol->tier.geo.volume_blocks * CH_SECTORS_PER_BLOCK;
 
 	if (ti->begin || ti->len % CH_SECTORS_PER_BLOCK || ti->len > sectors) {
-		ti->error = "the table must start at 0 and be no longer than the volume (see cohostctl volume show)";
+		ti->error = "the table must start at 0 and be no longer than the volume (see "
+			    "cohostctl volume show)";
 		return -EINVAL;
 	}
 	return 0;
@@ -110,7 +111,8 @@ static int parse(struct dm_target *ti, unsigned int argc, char **argv)
 		return -EINVAL;
 	}
 	if (argc > 3 || (argc == 3 && strcmp(argv[2], "0"))) {
-		ti->error = "this version knows no options: leave them out or give their number as 0";
+		ti->error =
+			"this version knows no options: leave them out or give their number as 0";
 		return -EINVAL;
 	}
 	return 0;
@@ -172,7 +174,8 @@ static int cohost_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r = open_devices(ti, vol, argv) ?: ch_volume_open(vol, &ti->error) ?: check_table(ti, vol);
 	if (r)
 		goto fail;
-	r = dm_set_target_max_io_len(ti, CH_PAYLOAD_MAX * CH_SECTORS_PER_BLOCK) ?: start_threads(ti, vol);
+	r = dm_set_target_max_io_len(ti, CH_PAYLOAD_MAX * CH_SECTORS_PER_BLOCK)
+		    ?: start_threads(ti, vol);
 	if (r)
 		goto fail;
 	ti->error = NULL;
@@ -234,7 +237,7 @@ static void cohost_postsuspend(struct dm_target *ti)
 	seq = ch_log_seq_begun(&vol->tier);
 	spin_unlock_irq(&vol->lock);
 	wake_up_all(&vol->change_wait);
-	mutex_lock(&vol->destage_mutex);	/* the batch under way ends */
+	mutex_lock(&vol->destage_mutex); /* the batch under way ends */
 	mutex_unlock(&vol->destage_mutex);
 	r = ch_log_sync(vol, seq);
 	mutex_lock(&vol->super_mutex);
@@ -243,7 +246,8 @@ static void cohost_postsuspend(struct dm_target *ti)
 	vol->started = false;
 	mutex_unlock(&vol->super_mutex);
 	if (r)
-		DMWARN("volume %s: not shut down in order (%d), the log will be replayed", vol->name, r);
+		DMWARN("volume %s: not shut down in order (%d), the log will be replayed",
+		       vol->name, r);
 	ch_event_state(vol->name, COHOST_STATE_SUSPENDED);
 }
 
@@ -382,7 +386,7 @@ static void cohost_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 static struct target_type cohost_target = {
 	.name = "cohost",
-	.version = { 1, 0, 0 },
+	.version = {1, 0, 0},
 	.features = DM_TARGET_SINGLETON,
 	.module = THIS_MODULE,
 	.ctr = cohost_ctr,

@@ -87,7 +87,8 @@ static int view_map(struct dm_target *ti, struct bio *bio)
 	u32 odd = CH_SECTORS_PER_BLOCK - 1;
 
 	bio->bi_iter.bi_sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
-	if (bio_op(bio) != REQ_OP_READ || (bio->bi_iter.bi_sector & odd) || (bio_sectors(bio) & odd))
+	if (bio_op(bio) != REQ_OP_READ || (bio->bi_iter.bi_sector & odd) ||
+	    (bio_sectors(bio) & odd))
 		return DM_MAPIO_KILL;
 	return ch_read_map(view->vol, ti, bio, view->epoch);
 }
@@ -125,7 +126,7 @@ static void view_io_hints(struct dm_target *ti, struct queue_limits *limits)
 
 struct target_type ch_view_target = {
 	.name = "cohost-view",
-	.version = { 1, 0, 0 },
+	.version = {1, 0, 0},
 	.features = DM_TARGET_SINGLETON,
 	.module = THIS_MODULE,
 	.ctr = view_ctr,

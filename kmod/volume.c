@@ -6,7 +6,7 @@
 
 #include "kmod/tier.h"
 
-static LIST_HEAD(volumes);	/* ascending by id */
+static LIST_HEAD(volumes); /* ascending by id */
 static DEFINE_MUTEX(volumes_mutex);
 static u64 last_id;
 static atomic_t generation;
@@ -258,9 +258,9 @@ static int place_marker(struct ch_volume *vol, u64 *ret_seq, const char **why)
 	if (r)
 		return r;
 	ch_log_kick(vol);
-	wait_event(vol->change_wait,
-		   READ_ONCE(vol->marker_result) <= 0 || READ_ONCE(vol->tier.failed) ||
-			   READ_ONCE(vol->suspended) || !READ_ONCE(vol->live));
+	wait_event(vol->change_wait, READ_ONCE(vol->marker_result) <= 0 ||
+					     READ_ONCE(vol->tier.failed) ||
+					     READ_ONCE(vol->suspended) || !READ_ONCE(vol->live));
 	spin_lock_irq(&vol->lock);
 	vol->marker_wanted = false;
 	r = vol->marker_result <= 0 ? vol->marker_result : vol->tier.failed ? -EIO : -EAGAIN;
@@ -298,7 +298,8 @@ int ch_checkpoint_create(struct ch_volume *vol, struct ch_checkpoint_info *ret_i
 	spin_lock_irq(&vol->lock);
 	checkpoint_fill(vol, ret_info);
 	spin_unlock_irq(&vol->lock);
-	trace_cohost_checkpoint(vol->dev, CH_TRACE_CHECKPOINT_CREATED, ret_info->epoch, ret_info->seq);
+	trace_cohost_checkpoint(vol->dev, CH_TRACE_CHECKPOINT_CREATED, ret_info->epoch,
+				ret_info->seq);
 	ch_event_send(vol->name, COHOST_EVENT_TYPE_CHECKPOINT_CREATED, ret_info->epoch, 0);
 out:
 	mutex_unlock(&vol->control);
@@ -373,14 +374,16 @@ int ch_checkpoint_delete(struct ch_volume *vol, u64 epoch, bool synced, const ch
 		return r;
 	ch_destage_kick(vol);
 	trace_cohost_checkpoint(vol->dev,
-				synced ? CH_TRACE_CHECKPOINT_SYNCED : CH_TRACE_CHECKPOINT_DELETED, epoch, 0);
+				synced ? CH_TRACE_CHECKPOINT_SYNCED : CH_TRACE_CHECKPOINT_DELETED,
+				epoch, 0);
 	ch_event_send(vol->name, COHOST_EVENT_TYPE_CHECKPOINT_DELETED, epoch, 0);
 	return 0;
 }
 
 #define EXTENT_LOOK_MAX 65536U
 
-int ch_checkpoint_changed(struct ch_volume *vol, u64 epoch, u64 from, struct cohost_extent *ret_extent)
+int ch_checkpoint_changed(struct ch_volume *vol, u64 epoch, u64 from,
+			  struct cohost_extent *ret_extent)
 {
 	u64 start, len;
 	bool found;

@@ -35,22 +35,23 @@ struct ch_volume_counters {
 struct ch_volume_info {
 	char name[CH_NAME_MAX];
 	u8 uuid[16];
-	dev_t dev;			/* of the dm device */
-	char fast_device[16], slow_device[16];	/* MAJOR:MINOR */
+	dev_t dev;			       /* of the dm device */
+	char fast_device[16], slow_device[16]; /* MAJOR:MINOR */
 	enum cohost_state state;
 	enum cohost_mode mode;
-	bool slow_error;		/* running, but destage is stopped by errors of the slow device (retried) */
+	bool slow_error; /* running, but destage is stopped by errors of the slow device (retried)
+			  */
 	u64 size_bytes;
 	u64 dirty_bytes;
 	u64 log_bytes_used, log_bytes_total;
-	u64 memory_bytes;		/* of the index and the changed map */
+	u64 memory_bytes; /* of the index and the changed map */
 	u64 epoch, base_epoch;
 	u64 seq, durable_seq;
 	enum cohost_flush_state flush_state;
 	u64 flush_target_seq;
-	u64 flush_left_bytes;		/* upper bound; falls to 0 */
+	u64 flush_left_bytes; /* upper bound; falls to 0 */
 	u64 flush_total_bytes;
-	u32 checkpoints;		/* 0 or 1 in this version */
+	u32 checkpoints; /* 0 or 1 in this version */
 	struct ch_volume_counters counters;
 };
 
@@ -58,10 +59,10 @@ struct ch_checkpoint_info {
 	u64 epoch, seq;
 	u64 size_bytes;
 	u64 base_epoch;
-	u64 created_ns;			/* CLOCK_REALTIME */
-	u32 views;			/* open cohost-view devices */
-	bool full;			/* no base: everything counts as changed */
-	bool lost;			/* the log ran full: its view reads -EIO, it cannot be synced */
+	u64 created_ns; /* CLOCK_REALTIME */
+	u32 views;	/* open cohost-view devices */
+	bool full;	/* no base: everything counts as changed */
+	bool lost;	/* the log ran full: its view reads -EIO, it cannot be synced */
 };
 
 /* By name; NULL if there is none. The caller puts it. */
@@ -108,7 +109,8 @@ int ch_checkpoint_delete(struct ch_volume *vol, u64 epoch, bool synced, const ch
  * block `from`. 1 = found, 0 = no more, -ENOENT = no such checkpoint. When the
  * checkpoint is `full`, one extent covers the volume.
  */
-int ch_checkpoint_changed(struct ch_volume *vol, u64 epoch, u64 from, struct cohost_extent *ret_extent);
+int ch_checkpoint_changed(struct ch_volume *vol, u64 epoch, u64 from,
+			  struct cohost_extent *ret_extent);
 
 /* Called by main.c: registers the dm targets `cohost` and `cohost-view`; 0 or -errno. */
 int ch_target_init(void);

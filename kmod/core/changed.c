@@ -17,7 +17,7 @@ static void bit_set(u8 *bits, u64 n)
 
 static void bit_clear(u8 *bits, u64 n)
 {
-	bits[n / 8] &= (u8)~(1 << (n % 8));
+	bits[n / 8] &= (u8) ~(1 << (n % 8));
 }
 
 void ch_changed_set(struct ch_tier *tier, u64 lba)
@@ -38,8 +38,7 @@ static bool sector_ours(const struct ch_tier *tier, u32 n, const struct ch_map_d
 {
 	return le32_to_cpu(d->magic) == CH_MAP_MAGIC && le32_to_cpu(d->crc) == ch_map_crc(d) &&
 	       le64_to_cpu(d->salt) == tier->salt && le32_to_cpu(d->index) == n &&
-	       le32_to_cpu(d->slot) == tier->base_slot &&
-	       le64_to_cpu(d->epoch) <= tier->base_epoch;
+	       le32_to_cpu(d->slot) == tier->base_slot && le64_to_cpu(d->epoch) <= tier->base_epoch;
 }
 
 void ch_changed_load(struct ch_tier *tier, u32 n, const void *sector)
@@ -96,7 +95,8 @@ static bool next_in_slot(struct ch_tier *tier, u32 slot, void *block, u64 *ret_b
 		if (n + i < ch->sectors)
 			bit_clear(ch->dirty[slot], n + i);
 	}
-	*ret_block = tier->geo.map_start + slot * tier->geo.map_blocks + n / CH_MAP_SECTORS_PER_BLOCK;
+	*ret_block =
+		tier->geo.map_start + slot * tier->geo.map_blocks + n / CH_MAP_SECTORS_PER_BLOCK;
 	return true;
 }
 
@@ -130,7 +130,8 @@ void ch_changed_join(struct ch_tier *tier, bool synced)
 	memset(before, 0, words * sizeof(u64));
 }
 
-bool ch_changed_extent(const struct ch_tier *tier, u64 from, u32 look_max, u64 *ret_start, u64 *ret_len)
+bool ch_changed_extent(const struct ch_tier *tier, u64 from, u32 look_max, u64 *ret_start,
+		       u64 *ret_len)
 {
 	const struct ch_changed *ch = &tier->changed;
 	const u8 *bits = ch->bits[!ch->active];

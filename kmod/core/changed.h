@@ -17,7 +17,8 @@
 
 #include "kmod/core/tier.h"
 
-static_assert(CH_MAP_SECTOR_BITS % 64 == 0, "maps are joined by words: bits[] is aligned to 8 bytes");
+static_assert(CH_MAP_SECTOR_BITS % 64 == 0,
+	      "maps are joined by words: bits[] is aligned to 8 bytes");
 
 /* One more write of block `lba`. Constant time. */
 void ch_changed_set(struct ch_tier *tier, u64 lba);
@@ -38,6 +39,7 @@ bool ch_changed_next(struct ch_tier *tier, void *block, u64 *ret_block);
  * there is none up to the end. *ret_len 0: looked long enough, go on at *ret_start.
  * With tier->changed.full everything counts as changed (one extent).
  */
-bool ch_changed_extent(const struct ch_tier *tier, u64 from, u32 look_max, u64 *ret_start, u64 *ret_len);
+bool ch_changed_extent(const struct ch_tier *tier, u64 from, u32 look_max, u64 *ret_start,
+		       u64 *ret_len);
 
 #endif

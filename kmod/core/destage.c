@@ -81,7 +81,8 @@ enum ch_plan_result ch_destage_plan(struct ch_tier *tier, u32 look_max, struct c
 	return tier->durable_pos < tier->head_pos ? CH_PLAN_FLUSH : CH_PLAN_CLEAN;
 }
 
-u32 ch_destage_region(const struct ch_tier *tier, u32 region, struct ch_destage_item item[CH_REGION_BLOCKS])
+u32 ch_destage_region(const struct ch_tier *tier, u32 region,
+		      struct ch_destage_item item[CH_REGION_BLOCKS])
 {
 	u64 lba = (u64)region * CH_REGION_BLOCKS;
 	u32 nr = 0;
@@ -105,7 +106,8 @@ void ch_destage_clean(struct ch_tier *tier, const struct ch_destage_item *item, 
 	for (; nr--; item++) {
 		u32 node = ch_tier_node(tier, item->pos);
 
-		/* Overwritten meanwhile: the node is dead. It cannot be reused before the tail passes. */
+		/* Overwritten meanwhile: the node is dead. It cannot be reused before the tail
+		 * passes. */
 		if (item->pos < tier->tail_pos || item->pos >= tier->head_pos ||
 		    tier->index.lba[node] != item->lba || ch_node_clean(&tier->index, node))
 			continue;

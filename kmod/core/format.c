@@ -51,17 +51,20 @@ u32 ch_geometry_map_sectors(const struct ch_geometry *geo)
 	return (u32)div_up(ch_geometry_map_bits(geo), CH_MAP_SECTOR_BITS);
 }
 
-int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes, const char **ret_why)
+int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes,
+		     const char **ret_why)
 {
-	struct ch_geometry geo = { 0 };
+	struct ch_geometry geo = {0};
 	u64 left;
 
 	if (fast_bytes < CH_FAST_BYTES_MIN) {
-		*ret_why = "the fast device is smaller than 40 MiB: its log must hold the largest writes in flight twice";
+		*ret_why = "the fast device is smaller than 40 MiB: its log must hold the largest "
+			   "writes in flight twice";
 		return -ENOSPC;
 	}
 	if (slow_bytes < CH_SLOW_BYTES_MIN) {
-		*ret_why = "the slow device is smaller than 32 MiB: headers, redo area and a volume of 16 MiB do not fit";
+		*ret_why = "the slow device is smaller than 32 MiB: headers, redo area and a "
+			   "volume of 16 MiB do not fit";
 		return -ENOSPC;
 	}
 	geo.fast_blocks = fast_bytes >> CH_BLOCK_SHIFT;
@@ -69,11 +72,13 @@ int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes
 
 	/* A 64th of the slow device, 4 MiB to 1 GiB, is kept for the redo area. */
 	geo.redo_start = CH_REGION_BLOCKS;
-	geo.redo_blocks = align_down(clamp_u64(geo.slow_blocks / 64, 1024, 262144), CH_REGION_BLOCKS);
+	geo.redo_blocks =
+		align_down(clamp_u64(geo.slow_blocks / 64, 1024, 262144), CH_REGION_BLOCKS);
 	geo.data_start = geo.redo_start + geo.redo_blocks;
 	geo.volume_blocks = align_down(geo.slow_blocks - geo.data_start, CH_REGION_BLOCKS);
 	if (geo.volume_blocks > CH_VOLUME_BLOCKS_MAX) {
-		*ret_why = "the slow device is larger than 16 TiB, which this version does not support";
+		*ret_why = "the slow device is larger than 16 TiB, which this version does not "
+			   "support";
 		return -EFBIG;
 	}
 
@@ -92,7 +97,8 @@ int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes
 	/* Index entries are 32 bit; two values have a meaning. */
 	geo.log_blocks = align_down(clamp_u64(left, 0, 0xffff0000ULL), CH_REGION_BLOCKS);
 	if (geo.log_blocks < CH_LOG_BLOCKS_MIN) {
-		*ret_why = "the fast device is too small for a slow device of this size: less than 32 MiB are left for the log";
+		*ret_why = "the fast device is too small for a slow device of this size: less than "
+			   "32 MiB are left for the log";
 		return -ENOSPC;
 	}
 	*ret_geo = geo;
@@ -261,7 +267,8 @@ static enum ch_check worse(enum ch_check a, enum ch_check b)
 	return a == CH_CHECK_ABSENT ? b : a;
 }
 
-enum ch_check ch_sb_pick(const void *block_a, const void *block_b, struct ch_sb *ret_sb, u32 *ret_slot)
+enum ch_check ch_sb_pick(const void *block_a, const void *block_b, struct ch_sb *ret_sb,
+			 u32 *ret_slot)
 {
 	struct ch_sb a, b;
 	enum ch_check check_a = ch_sb_decode(block_a, &a);

@@ -14,64 +14,66 @@
 
 #include "kmod/core/port.h"
 
-#define CH_BLOCK_SHIFT		12
-#define CH_BLOCK_SIZE		(1U << CH_BLOCK_SHIFT)
-#define CH_SECTORS_PER_BLOCK	(CH_BLOCK_SIZE / 512)
-#define CH_REGION_BLOCKS	256U	/* 1 MiB: unit of alignment, destage and read pins */
+#define CH_BLOCK_SHIFT	     12
+#define CH_BLOCK_SIZE	     (1U << CH_BLOCK_SHIFT)
+#define CH_SECTORS_PER_BLOCK (CH_BLOCK_SIZE / 512)
+#define CH_REGION_BLOCKS     256U /* 1 MiB: unit of alignment, destage and read pins */
 
-#define CH_FORMAT_VERSION	1U
-#define CH_SB_BLOCK_A		0U	/* the same two places on both devices */
-#define CH_SB_BLOCK_B		16U
-#define CH_META_START		32U	/* first block behind the superblocks */
-#define CH_NAME_MAX		64	/* with the terminating 0 */
+#define CH_FORMAT_VERSION 1U
+#define CH_SB_BLOCK_A	  0U /* the same two places on both devices */
+#define CH_SB_BLOCK_B	  16U
+#define CH_META_START	  32U /* first block behind the superblocks */
+#define CH_NAME_MAX	  64  /* with the terminating 0 */
 
-#define CH_FAST_MAGIC		"CohostF1"
-#define CH_SLOW_MAGIC		"CohostS1"
-#define CH_REC_MAGIC		0x52486f43U	/* "CoHR" */
-#define CH_MAP_MAGIC		0x4d486f43U	/* "CoHM" */
+#define CH_FAST_MAGIC "CohostF1"
+#define CH_SLOW_MAGIC "CohostS1"
+#define CH_REC_MAGIC  0x52486f43U /* "CoHR" */
+#define CH_MAP_MAGIC  0x4d486f43U /* "CoHM" */
 
 /* Superblock flags. */
-#define CH_SB_CLEAN		(1U << 0)	/* shut down in order; informative, recovery needs no trust */
-#define CH_SB_FULL		(1U << 1)	/* no synced checkpoint yet: everything counts as changed */
+#define CH_SB_CLEAN (1U << 0) /* shut down in order; informative, recovery needs no trust */
+#define CH_SB_FULL  (1U << 1) /* no synced checkpoint yet: everything counts as changed */
 
-/* A set bit that the reader does not know in `incompat` refuses the device, in `compat` does not. */
-#define CH_INCOMPAT_KNOWN	0ULL
+/* A set bit that the reader does not know in `incompat` refuses the device, in `compat` does not.
+ */
+#define CH_INCOMPAT_KNOWN 0ULL
 
 /* Superblock of the fast device: one 4 KiB block, two places, the higher valid generation wins. */
 struct ch_sb_disk {
 	u8 magic[8];
 	__le32 version;
-	__le32 crc;		/* CRC-32C of the block with this field 0 */
+	__le32 crc; /* CRC-32C of the block with this field 0 */
 	__le64 compat;
 	__le64 incompat;
 	u8 uuid[16];
-	__le64 salt;		/* random per format: foreign log records never match */
-	__le64 generation;	/* +1 per superblock write, parity selects the place */
+	__le64 salt;	   /* random per format: foreign log records never match */
+	__le64 generation; /* +1 per superblock write, parity selects the place */
 	u8 name[CH_NAME_MAX];
 	__le64 fast_blocks;
 	__le64 slow_blocks;
 	__le64 volume_blocks;
 	__le64 map_start;
-	__le64 map_blocks;	/* of one of the two maps */
+	__le64 map_blocks; /* of one of the two maps */
 	__le64 ckpt_start;
-	__le64 ckpt_blocks;	/* of one of the two index checkpoints (reserved, unused in version 1) */
+	__le64 ckpt_blocks; /* of one of the two index checkpoints (reserved, unused in version 1)
+			     */
 	__le64 log_start;
 	__le64 log_blocks;
-	__le64 redo_start;	/* on the slow device (reserved, unused in version 1) */
+	__le64 redo_start; /* on the slow device (reserved, unused in version 1) */
 	__le64 redo_blocks;
-	__le64 data_start;	/* on the slow device */
-	__le32 changed_shift;	/* one bit of the changed map covers 1 << shift blocks */
+	__le64 data_start;    /* on the slow device */
+	__le32 changed_shift; /* one bit of the changed map covers 1 << shift blocks */
 	__le32 flags;
-	__le64 tail_pos;	/* where recovery starts, see ch_rec_disk.pos */
-	__le64 tail_seq;	/* seq of the record that is (or will be) there */
-	__le32 tail_prev_crc;	/* crc of the record before it */
-	__le32 session;		/* +1 per start */
-	__le64 durable_seq;	/* the log is known to be whole up to this seq */
-	__le64 epoch;		/* at least this epoch has begun */
-	__le64 base_epoch;	/* the changed map holds what changed since this epoch began */
-	__le32 base_slot;	/* which of the two maps belongs to base_epoch */
+	__le64 tail_pos;      /* where recovery starts, see ch_rec_disk.pos */
+	__le64 tail_seq;      /* seq of the record that is (or will be) there */
+	__le32 tail_prev_crc; /* crc of the record before it */
+	__le32 session;	      /* +1 per start */
+	__le64 durable_seq;   /* the log is known to be whole up to this seq */
+	__le64 epoch;	      /* at least this epoch has begun */
+	__le64 base_epoch;    /* the changed map holds what changed since this epoch began */
+	__le32 base_slot;     /* which of the two maps belongs to base_epoch */
 	__le32 reserved0;
-	__le64 session_pos;	/* where this session's first record goes: see below */
+	__le64 session_pos; /* where this session's first record goes: see below */
 	u8 reserved[4096 - 296];
 };
 static_assert(sizeof(struct ch_sb_disk) == CH_BLOCK_SIZE, "superblock is one block");
@@ -90,10 +92,10 @@ static_assert(offsetof(struct ch_sb_disk, reserved) == 296, "superblock layout")
 struct ch_slow_disk {
 	u8 magic[8];
 	__le32 version;
-	__le32 crc;		/* as above */
+	__le32 crc; /* as above */
 	__le64 compat;
 	__le64 incompat;
-	u8 uuid[16];		/* must equal the fast device's */
+	u8 uuid[16]; /* must equal the fast device's */
 	__le64 slow_blocks;
 	__le64 volume_blocks;
 	__le64 redo_start;
@@ -109,51 +111,51 @@ static_assert(sizeof(struct ch_slow_disk) == CH_BLOCK_SIZE, "slow header is one 
  * contiguous on the device. Position `pos` counts blocks since format and never
  * wraps (u64); its place is log_start + pos % log_blocks.
  */
-#define CH_REC_MARKER		(1U << 0)	/* epoch begins here; no payload */
-#define CH_REC_PAD		(1U << 1)	/* skips to the end of the log area; payload is whatever was there */
-#define CH_REC_FLAGS_KNOWN	(CH_REC_MARKER | CH_REC_PAD)
+#define CH_REC_MARKER	   (1U << 0) /* epoch begins here; no payload */
+#define CH_REC_PAD	   (1U << 1) /* skips to the end of the log area; payload: anything */
+#define CH_REC_FLAGS_KNOWN (CH_REC_MARKER | CH_REC_PAD)
 
 struct ch_extent_disk {
-	__le64 lba;		/* block of the volume */
-	__le32 len;		/* blocks; bits 24-31 are flags (none known in version 1), 1 for data */
-	__le32 crc;		/* CRC-32C of the payload block */
+	__le64 lba; /* block of the volume */
+	__le32 len; /* blocks; bits 24-31 are flags (none known in version 1), 1 for data */
+	__le32 crc; /* CRC-32C of the payload block */
 };
 static_assert(sizeof(struct ch_extent_disk) == 16, "extent layout");
 
-#define CH_REC_EXTENTS_MAX	250U
+#define CH_REC_EXTENTS_MAX 250U
 struct ch_rec_disk {
 	__le32 magic;
-	__le32 crc;		/* CRC-32C of the header block with this field 0 */
+	__le32 crc; /* CRC-32C of the header block with this field 0 */
 	__le64 salt;
-	__le64 seq;		/* +1 per record */
+	__le64 seq; /* +1 per record */
 	__le64 pos;
-	__le64 epoch;		/* epoch the record belongs to; a marker carries the new one */
-	__le64 durable_seq;	/* records up to this seq were durable when this one was made */
-	__le32 session;		/* never smaller than the previous record's */
-	__le32 prev_crc;	/* crc field of the previous record's header */
+	__le64 epoch;	    /* epoch the record belongs to; a marker carries the new one */
+	__le64 durable_seq; /* records up to this seq were durable when this one was made */
+	__le32 session;	    /* never smaller than the previous record's */
+	__le32 prev_crc;    /* crc field of the previous record's header */
 	__le32 flags;
-	__le32 extents;		/* payload block i belongs to extent i */
-	__le32 blocks;		/* header included */
+	__le32 extents; /* payload block i belongs to extent i */
+	__le32 blocks;	/* header included */
 	__le32 reserved0;
 	u8 reserved[24];
 	struct ch_extent_disk extent[CH_REC_EXTENTS_MAX];
 };
 static_assert(sizeof(struct ch_rec_disk) == CH_BLOCK_SIZE, "record header is one block");
 static_assert(offsetof(struct ch_rec_disk, extent) == 96, "record layout");
-#define CH_REC_BLOCKS_MAX	(1U + CH_REC_EXTENTS_MAX)
+#define CH_REC_BLOCKS_MAX (1U + CH_REC_EXTENTS_MAX)
 
 /*
  * A sector of the changed map. Bits are relative to the epoch in the sector:
  * a valid sector of an older epoch means "nothing yet", an invalid one "all".
  */
-#define CH_MAP_SECTOR_BITS	3840U
+#define CH_MAP_SECTOR_BITS 3840U
 struct ch_map_disk {
 	__le32 magic;
-	__le32 crc;		/* CRC-32C of the sector with this field 0 */
+	__le32 crc; /* CRC-32C of the sector with this field 0 */
 	__le64 salt;
 	__le64 epoch;
-	__le32 index;		/* of this sector in its map */
-	__le32 slot;		/* which map */
+	__le32 index; /* of this sector in its map */
+	__le32 slot;  /* which map */
 	u8 bits[CH_MAP_SECTOR_BITS / 8];
 };
 static_assert(sizeof(struct ch_map_disk) == 512, "map sector is one sector");
@@ -195,10 +197,10 @@ struct ch_slow {
 
 enum ch_check {
 	CH_CHECK_OK,
-	CH_CHECK_ABSENT,	/* magic does not match: not ours */
-	CH_CHECK_VERSION,	/* ours, but of a newer version or with unknown incompat bits */
-	CH_CHECK_CRC,		/* ours, damaged */
-	CH_CHECK_RANGE,		/* ours, crc right, but the values contradict each other */
+	CH_CHECK_ABSENT,  /* magic does not match: not ours */
+	CH_CHECK_VERSION, /* ours, but of a newer version or with unknown incompat bits */
+	CH_CHECK_CRC,	  /* ours, damaged */
+	CH_CHECK_RANGE,	  /* ours, crc right, but the values contradict each other */
 };
 
 /* One sentence for people, never NULL. */
@@ -210,17 +212,18 @@ const char *ch_check_text(enum ch_check check);
  * itself. Slow: headers, redo area and 16 MiB of volume (XFS needs more; that is
  * mkfs's to say).
  */
-#define CH_LOG_BLOCKS_MIN	8192ULL		/* 32 MiB */
-#define CH_VOLUME_BLOCKS_MIN	4096ULL		/* 16 MiB */
-#define CH_VOLUME_BLOCKS_MAX	0xfffffff0ULL	/* 16 TiB: index entries are 32 bit */
-#define CH_FAST_BYTES_MIN	(40ULL << 20)
-#define CH_SLOW_BYTES_MIN	(32ULL << 20)
+#define CH_LOG_BLOCKS_MIN    8192ULL	   /* 32 MiB */
+#define CH_VOLUME_BLOCKS_MIN 4096ULL	   /* 16 MiB */
+#define CH_VOLUME_BLOCKS_MAX 0xfffffff0ULL /* 16 TiB: index entries are 32 bit */
+#define CH_FAST_BYTES_MIN    (40ULL << 20)
+#define CH_SLOW_BYTES_MIN    (32ULL << 20)
 
 /*
  * Lays out both devices. 0, or -ENOSPC (a device too small) or -EFBIG (slow device
  * too large) with *ret_why = a sentence for people, which the caller does not free.
  */
-int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes, const char **ret_why);
+int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes,
+		     const char **ret_why);
 
 /* True when no area overlaps another or leaves its device. Used on every superblock read. */
 bool ch_geometry_valid(const struct ch_geometry *geo);
@@ -236,7 +239,8 @@ enum ch_check ch_sb_decode(const void *block, struct ch_sb *ret_sb);
  * The newer valid of the two superblocks. On failure the more telling reason of the
  * two. `ret_slot`, if not NULL: 0 = A, 1 = B.
  */
-enum ch_check ch_sb_pick(const void *block_a, const void *block_b, struct ch_sb *ret_sb, u32 *ret_slot);
+enum ch_check ch_sb_pick(const void *block_a, const void *block_b, struct ch_sb *ret_sb,
+			 u32 *ret_slot);
 
 /* The block number where a superblock with this generation is written. */
 u64 ch_sb_place(u64 generation);

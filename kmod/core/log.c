@@ -87,7 +87,8 @@ void ch_log_end(struct ch_tier *tier, struct ch_rec *rec)
 	for (u32 i = 0; i < n; i++) {
 		u64 lba = le64_to_cpu(rec->header->extent[i].lba);
 
-		ch_index_insert(tier, lba, rec->pos + 1 + i, le32_to_cpu(rec->header->extent[i].crc));
+		ch_index_insert(tier, lba, rec->pos + 1 + i,
+				le32_to_cpu(rec->header->extent[i].crc));
 		ch_changed_set(tier, lba);
 	}
 }

@@ -54,10 +54,10 @@
 
 #include "kmod/core/format.h"
 
-#define CH_INFLIGHT_MAX		64U	/* records between begin and written */
-#define CH_POS_NONE		(~0ULL)
-#define CH_NODE_NONE		0xffffffffU	/* end of a chain; as lba: block not in the index */
-#define CH_NODE_HEADER		0xfffffffeU	/* as lba: first block of a record */
+#define CH_INFLIGHT_MAX 64U /* records between begin and written */
+#define CH_POS_NONE	(~0ULL)
+#define CH_NODE_NONE	0xffffffffU /* end of a chain; as lba: block not in the index */
+#define CH_NODE_HEADER	0xfffffffeU /* as lba: first block of a record */
 
 /*
  * Index: one node per log block, preallocated: next, lba and crc of 4 bytes each, one
@@ -73,13 +73,13 @@ struct ch_index {
 
 /* What changed since base_epoch: two bit maps (see changed.h). */
 struct ch_changed {
-	u8 *bits[2];		/* active: since the last checkpoint; the other: before it */
-	u8 *dirty[2];		/* one bit per sector: differs from the disk; index = slot on disk */
+	u8 *bits[2];  /* active: since the last checkpoint; the other: before it */
+	u8 *dirty[2]; /* one bit per sector: differs from the disk; index = slot on disk */
 	u64 bits_nr;
 	u32 sectors;
 	u32 shift;
-	u32 active;		/* index into bits[] */
-	bool full;		/* no synced checkpoint yet, or not known */
+	u32 active; /* index into bits[] */
+	bool full;  /* no synced checkpoint yet, or not known */
 };
 
 struct ch_tier {
@@ -95,32 +95,33 @@ struct ch_tier {
 	struct ch_changed changed;
 
 	/* log; positions and seqs never wrap. tail <= scan <= durable <= done <= head */
-	u64 tail_pos, tail_seq;		/* as durable in the superblock: space before it is free */
+	u64 tail_pos, tail_seq; /* as durable in the superblock: space before it is free */
 	u32 tail_prev_crc;
-	u64 head_pos, head_seq;		/* where the next record goes, its seq */
+	u64 head_pos, head_seq; /* where the next record goes, its seq */
 	u32 head_prev_crc;
-	u64 done_pos, done_seq;		/* all records before pos are written; done_seq the last of them */
-	u64 durable_pos, durable_seq;	/* and flushed */
-	u64 flush_pos, flush_seq;	/* what the flush in flight will make durable */
+	u64 done_pos, done_seq; /* all records before pos are written; done_seq the last of them */
+	u64 durable_pos, durable_seq; /* and flushed */
+	u64 flush_pos, flush_seq;     /* what the flush in flight will make durable */
 	bool flushing;
-	u32 inflight_blocks[CH_INFLIGHT_MAX];	/* by seq % CH_INFLIGHT_MAX; total length */
-	u64 inflight_done;		/* bit seq % CH_INFLIGHT_MAX: written, but not all before it */
-	u64 scan_pos;			/* everything before it is clean or dead */
+	u32 inflight_blocks[CH_INFLIGHT_MAX]; /* by seq % CH_INFLIGHT_MAX; total length */
+	u64 inflight_done; /* bit seq % CH_INFLIGHT_MAX: written, but not all before it */
+	u64 scan_pos;	   /* everything before it is clean or dead */
 
 	/* tail on its way to the disk */
 	u64 next_tail_pos, next_tail_seq;
 	u32 next_tail_prev_crc;
-	/* Before safe_pos, whatever overwrote a dead block is durable; mark: the next such place. */
+	/* Before safe_pos, whatever overwrote a dead block is durable; mark: the next such place.
+	 */
 	u64 safe_pos, mark_pos, mark_seq;
 
-	u64 dirty;			/* blocks in the index that are not clean */
+	u64 dirty; /* blocks in the index that are not clean */
 
 	/* epochs and the one live checkpoint */
 	u64 epoch, base_epoch;
 	u32 base_slot;
-	u64 pin_pos;			/* the checkpoint's view: blocks before it; 0 = none */
-	u64 pin_epoch, pin_seq;		/* pin_epoch 0 = no checkpoint open */
-	bool pin_lost;			/* open, but its view is gone */
+	u64 pin_pos;		/* the checkpoint's view: blocks before it; 0 = none */
+	u64 pin_epoch, pin_seq; /* pin_epoch 0 = no checkpoint open */
+	bool pin_lost;		/* open, but its view is gone */
 
 	bool failed;
 };
@@ -129,7 +130,7 @@ struct ch_tier {
 
 /* Sizes in bytes of the arrays the driver allocates (need not be zeroed). */
 struct ch_tier_memory {
-	size_t next, lba, crc, head, clean, bits, map_dirty;	/* bits and map_dirty: twice each */
+	size_t next, lba, crc, head, clean, bits, map_dirty; /* bits and map_dirty: twice each */
 };
 void ch_tier_memory(const struct ch_geometry *geo, struct ch_tier_memory *ret_size);
 
@@ -179,20 +180,20 @@ u32 ch_index_crc(const struct ch_tier *tier, u64 pos);
 
 enum ch_log_room {
 	CH_LOG_OK,
-	CH_LOG_WRAP,	/* write a pad record first: ch_log_pad(), then ask again */
-	CH_LOG_FULL,	/* wait for the tail */
-	CH_LOG_BUSY,	/* CH_INFLIGHT_MAX records in flight: wait for one */
-	CH_LOG_DEAD,	/* failed */
+	CH_LOG_WRAP, /* write a pad record first: ch_log_pad(), then ask again */
+	CH_LOG_FULL, /* wait for the tail */
+	CH_LOG_BUSY, /* CH_INFLIGHT_MAX records in flight: wait for one */
+	CH_LOG_DEAD, /* failed */
 };
 
 /* Blocks of the log that only markers and pads may use. */
-#define CH_LOG_RESERVE	8U
+#define CH_LOG_RESERVE 8U
 
 /* A record being built. `header` is a block owned by the caller until it is written. */
 struct ch_rec {
 	u64 pos, seq;
-	u32 blocks;		/* of the log it takes */
-	u32 write_blocks;	/* to be written from pos on: less for a pad */
+	u32 blocks;	  /* of the log it takes */
+	u32 write_blocks; /* to be written from pos on: less for a pad */
 	struct ch_rec_disk *header;
 };
 
@@ -201,7 +202,8 @@ enum ch_log_room ch_log_room(const struct ch_tier *tier, u32 payload_blocks);
 
 /* Only after ch_log_room() said OK under the same lock hold; blocks as asked there. */
 void ch_log_begin(struct ch_tier *tier, struct ch_rec *rec, void *header, u32 payload_blocks);
-/* Exactly payload_blocks times; payload block i is volume block lba with this crc. lba < volume_blocks. */
+/* Exactly payload_blocks times; payload block i is volume block lba with this crc. lba <
+ * volume_blocks. */
 void ch_log_add(struct ch_tier *tier, struct ch_rec *rec, u64 lba, u32 crc);
 void ch_log_end(struct ch_tier *tier, struct ch_rec *rec);
 
@@ -238,14 +240,14 @@ void ch_flush_end(struct ch_tier *tier, int error);
 #define CH_PLAN_REGIONS_MAX 64U
 struct ch_plan {
 	u32 nr;
-	u32 region[CH_PLAN_REGIONS_MAX];	/* lba / CH_REGION_BLOCKS, ascending */
+	u32 region[CH_PLAN_REGIONS_MAX]; /* lba / CH_REGION_BLOCKS, ascending */
 };
 
 enum ch_plan_result {
 	CH_PLAN_OK,
 	CH_PLAN_CLEAN,	/* nothing is dirty */
 	CH_PLAN_FLUSH,	/* only blocks that are not durable yet: flush the log, then again */
-	CH_PLAN_PINNED,	/* only blocks newer than the open checkpoint */
+	CH_PLAN_PINNED, /* only blocks newer than the open checkpoint */
 	CH_PLAN_AGAIN,	/* looked long enough: call again */
 };
 
@@ -253,12 +255,13 @@ enum ch_plan_result {
 enum ch_plan_result ch_destage_plan(struct ch_tier *tier, u32 look_max, struct ch_plan *ret_plan);
 
 struct ch_destage_item {
-	u64 pos;	/* where it is in the log */
+	u64 pos; /* where it is in the log */
 	u32 lba;
 	u32 crc;
 };
 /* All that may be destaged of one region, ascending by lba; returns how many (may be 0). */
-u32 ch_destage_region(const struct ch_tier *tier, u32 region, struct ch_destage_item item[CH_REGION_BLOCKS]);
+u32 ch_destage_region(const struct ch_tier *tier, u32 region,
+		      struct ch_destage_item item[CH_REGION_BLOCKS]);
 
 /* The items are on the slow device and it has been flushed. Unchanged ones become clean. */
 void ch_destage_clean(struct ch_tier *tier, const struct ch_destage_item *item, u32 nr);

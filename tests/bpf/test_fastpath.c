@@ -36,26 +36,26 @@
 #include "cohost.skel.h"
 #include "lib/fastpath.h"
 
-#define PORT 8080
-#define TC_UNSPEC 0xffffffffu
-#define TC_SHOT 2u
-#define TC_STOLEN 4u
-#define TC_REDIRECT 7u
-#define XDP_PASSED 2u
-#define XDP_SENT 3u
-#define F_ACK 0x10
-#define F_PSH 0x08
-#define F_FIN 0x01
-#define F_SYN 0x02
-#define F_ECE 0x40
-#define BODY "#EXTM3U\nfirst.ts\n"
+#define PORT		8080
+#define TC_UNSPEC	0xffffffffu
+#define TC_SHOT		2u
+#define TC_STOLEN	4u
+#define TC_REDIRECT	7u
+#define XDP_PASSED	2u
+#define XDP_SENT	3u
+#define F_ACK		0x10
+#define F_PSH		0x08
+#define F_FIN		0x01
+#define F_SYN		0x02
+#define F_ECE		0x40
+#define BODY		"#EXTM3U\nfirst.ts\n"
 #define GET(path, more) "GET " path " HTTP/1.1\r\nHost: h.test\r\n" more "\r\n"
 
 struct world {
 	int family;
 	struct ch_fp_tuple tuple;
 	struct ch_fp_conn_state fresh;
-	uint32_t rcv, snd;		/* kernel space, of the server's socket */
+	uint32_t rcv, snd; /* kernel space, of the server's socket */
 	int server, client;
 };
 
@@ -70,9 +70,9 @@ struct packet {
 
 struct shape {
 	const char *text;
-	uint32_t text_len;	/* 0: strlen */
-	int32_t seq, ack;	/* relative to what the socket expects */
-	uint8_t flags;		/* 0: PSH|ACK */
+	uint32_t text_len; /* 0: strlen */
+	int32_t seq, ack;  /* relative to what the socket expects */
+	uint8_t flags;	   /* 0: PSH|ACK */
 	bool ts, sack, vlan, fragment, ip_options, egress;
 };
 
@@ -100,7 +100,7 @@ static uint16_t l4_sum(const uint8_t *l3, const uint8_t *l4, uint32_t len)
 static uint32_t put_tcp(uint8_t *l4, const struct shape *s, uint32_t seq, uint32_t ack)
 {
 	struct tcphdr *t = (void *)l4;
-	uint32_t len = sizeof(*t), edges[2] = { htonl(ack + 2000), htonl(ack + 3000) };
+	uint32_t len = sizeof(*t), edges[2] = {htonl(ack + 2000), htonl(ack + 3000)};
 
 	memset(t, 0, sizeof(*t));
 	t->source = s->egress ? w->tuple.dport : w->tuple.sport;
@@ -110,13 +110,13 @@ static uint32_t put_tcp(uint8_t *l4, const struct shape *s, uint32_t seq, uint32
 	t->window = htons(500);
 	l4[13] = s->flags ? s->flags : F_ACK | F_PSH;
 	if (s->ts) {
-		static const uint8_t ts[12] = { 1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8 };
+		static const uint8_t ts[12] = {1, 1, 8, 10, 1, 2, 3, 4, 5, 6, 7, 8};
 
 		memcpy(l4 + len, ts, 12);
 		len += 12;
 	}
 	if (s->sack) {
-		static const uint8_t sack[4] = { 1, 1, 5, 10 };
+		static const uint8_t sack[4] = {1, 1, 5, 10};
 
 		memcpy(l4 + len, sack, 4);
 		memcpy(l4 + len + 4, edges, 8);
@@ -136,13 +136,15 @@ static void make(struct packet *p, const struct shape *s)
 
 	memset(d, 0, sizeof(p->data));
 	memcpy(d, "\x02\0\0\0\0\x01\x02\0\0\0\0\x02", 12);
-	*(uint16_t *)(d + 12) = htons(s->vlan ? ETH_P_8021Q : w->family == 4 ? ETH_P_IP : ETH_P_IPV6);
+	*(uint16_t *)(d + 12) = htons(s->vlan	       ? ETH_P_8021Q
+				      : w->family == 4 ? ETH_P_IP
+						       : ETH_P_IPV6);
 	if (s->vlan) {
 		*(uint16_t *)(d + 14) = htons(7);
 		*(uint16_t *)(d + 16) = htons(w->family == 4 ? ETH_P_IP : ETH_P_IPV6);
 	}
-	n = s->egress ? put_tcp(d + l4, s, w->snd + (uint32_t)s->seq, w->rcv + (uint32_t)s->ack) :
-			put_tcp(d + l4, s, w->rcv + (uint32_t)s->seq, w->snd + (uint32_t)s->ack);
+	n = s->egress ? put_tcp(d + l4, s, w->snd + (uint32_t)s->seq, w->rcv + (uint32_t)s->ack)
+		      : put_tcp(d + l4, s, w->rcv + (uint32_t)s->seq, w->snd + (uint32_t)s->ack);
 	len = s->text_len ? s->text_len : s->text ? (uint32_t)strlen(s->text) : 0;
 	if (len)
 		memcpy(d + l4 + n, s->text, len);
@@ -196,8 +198,8 @@ static struct ch_fp_stats stats_now(void)
 
 static void state_set(const struct ch_fp_conn_state *s)
 {
-	assert_int_equal(bpf_map_update_elem(bpf_map__fd(skel->maps.conns), &w->tuple, s, BPF_EXIST),
-			 0);
+	assert_int_equal(
+		bpf_map_update_elem(bpf_map__fd(skel->maps.conns), &w->tuple, s, BPF_EXIST), 0);
 }
 
 static struct ch_fp_conn_state state_get(void)
@@ -249,65 +251,87 @@ static void assert_answer(const struct packet *out, uint32_t seq, uint32_t ack, 
 
 /* ---- the gate ------------------------------------------------------------------ */
 
-#define A100 "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+#define A100                                                                                       \
+	"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa" \
+	"aaaaaaaaaaaa"
 
 static const struct gate_case {
 	const char *name;
 	struct shape in;
-	int left;		/* -1: answered */
+	int left; /* -1: answered */
 } gate_cases[] = {
-	{ "plain GET", { .text = GET("/a", "") }, -1 },
-	{ "HEAD", { .text = "HEAD /a HTTP/1.1\r\nHost: h.test\r\n\r\n" }, -1 },
-	{ "timestamps", { .text = GET("/a", ""), .ts = true }, -1 },
-	{ "VLAN tag", { .text = GET("/a", ""), .vlan = true }, -1 },
-	{ "port in Host", { .text = "GET /a HTTP/1.1\r\nHost: h.test:8080\r\n\r\n" }, -1 },
-	{ "no space in Host", { .text = "GET /a HTTP/1.1\r\nhost:h.test\r\n\r\n" }, -1 },
-	{ "harmless headers", { .text = GET("/a", "Accept: */*\r\nX-Range: 1\r\nContext: 2\r\n") }, -1 },
-	{ "keep-alive", { .text = GET("/a", "Connection: Keep-Alive\r\n") }, -1 },
-	{ "query published", { .text = GET("/a?x=1", "") }, -1 },
-	{ "answer shorter than the request", { .text = GET("/a", "X: " A100 A100 A100 "\r\n") }, -1 },
-	{ "query", { .text = GET("/a?y", "") }, CH_FP_STAT_left_no_object },
-	{ "other path", { .text = GET("/aa", "") }, CH_FP_STAT_left_no_object },
-	{ "other host", { .text = "GET /a HTTP/1.1\r\nHost: x.test\r\n\r\n" }, CH_FP_STAT_left_no_object },
-	{ "expired", { .text = GET("/old", "") }, CH_FP_STAT_left_expired },
-	{ "POST", { .text = "POST /a HTTP/1.1\r\nHost: h.test\r\n\r\n" }, CH_FP_STAT_left_method },
-	{ "lower case method", { .text = "get /a HTTP/1.1\r\nHost: h.test\r\n\r\n" }, CH_FP_STAT_left_method },
-	{ "HTTP/1.0", { .text = "GET /a HTTP/1.0\r\nHost: h.test\r\n\r\n" }, CH_FP_STAT_left_syntax },
-	{ "absolute form", { .text = "GET http://h.test/a HTTP/1.1\r\nHost: h.test\r\n\r\n" }, CH_FP_STAT_left_syntax },
-	{ "two spaces", { .text = "GET /a  HTTP/1.1\r\nHost: h.test\r\n\r\n" }, CH_FP_STAT_left_syntax },
-	{ "bare LF", { .text = "GET /a HTTP/1.1\r\nHost: h.test\n\r\n" }, CH_FP_STAT_left_syntax },
-	{ "bare CR", { .text = "GET /a HTTP/1.1\r\nHost: h.test\r\r\n\r\n" }, CH_FP_STAT_left_syntax },
-	{ "folded", { .text = GET("/a", "X: a\r\n b\r\n") }, CH_FP_STAT_left_syntax },
-	{ "space before colon", { .text = GET("/a", "X : a\r\n") }, CH_FP_STAT_left_syntax },
-	{ "no name", { .text = GET("/a", ": a\r\n") }, CH_FP_STAT_left_syntax },
-	{ "no colon", { .text = GET("/a", "X\r\n") }, CH_FP_STAT_left_syntax },
-	{ "control byte", { .text = GET("/a", "X: \x01\r\n") }, CH_FP_STAT_left_syntax },
-	{ "high byte", { .text = GET("/a", "X: \xc3\xa9\r\n") }, CH_FP_STAT_left_syntax },
-	{ "NUL in path", { .text = "GET /a\0b HTTP/1.1\r\nHost: h.test\r\n\r\n", .text_len = 37 }, CH_FP_STAT_left_syntax },
-	{ "no Host", { .text = "GET /a HTTP/1.1\r\nX-Host: h.test\r\n\r\n" }, CH_FP_STAT_left_host },
-	{ "two Hosts", { .text = GET("/a", "Host: h.test\r\n") }, CH_FP_STAT_left_host },
-	{ "port not a number", { .text = "GET /a HTTP/1.1\r\nHost: h.test:x\r\n\r\n" }, CH_FP_STAT_left_host },
-	{ "Range", { .text = GET("/a", "rAnGe: bytes=0-1\r\n") }, CH_FP_STAT_left_header },
-	{ "If-*", { .text = GET("/a", "If-Modified-Since: x\r\n") }, CH_FP_STAT_left_header },
-	{ "Cookie", { .text = GET("/a", "Cookie: a\r\n") }, CH_FP_STAT_left_header },
-	{ "Authorization", { .text = GET("/a", "Authorization: a\r\n") }, CH_FP_STAT_left_header },
-	{ "Cache-Control", { .text = GET("/a", "Cache-Control: no-cache\r\n") }, CH_FP_STAT_left_header },
-	{ "Pragma", { .text = GET("/a", "Pragma: no-cache\r\n") }, CH_FP_STAT_left_header },
-	{ "Content-Length", { .text = GET("/a", "Content-Length: 0\r\n") }, CH_FP_STAT_left_header },
-	{ "Transfer-Encoding", { .text = GET("/a", "Transfer-Encoding: chunked\r\n") }, CH_FP_STAT_left_header },
-	{ "Connection: close", { .text = GET("/a", "Connection: close\r\n") }, CH_FP_STAT_left_header },
-	{ "two requests", { .text = GET("/a", "") GET("/a", "") }, CH_FP_STAT_left_partial },
-	{ "half a request", { .text = "GET /a HTTP/1.1\r\nHost: h.test\r\n" }, CH_FP_STAT_left_partial },
-	{ "body behind", { .text = GET("/a", "") "x" }, CH_FP_STAT_left_partial },
-	{ "too long a target", { .text = GET("/" A100 A100, "") }, CH_FP_STAT_left_too_long },
-	{ "FIN", { .text = GET("/a", ""), .flags = F_ACK | F_PSH | F_FIN }, CH_FP_STAT_left_segment },
-	{ "ECE", { .text = GET("/a", ""), .flags = F_ACK | F_PSH | F_ECE }, CH_FP_STAT_left_segment },
-	{ "SACK", { .text = GET("/a", ""), .sack = true }, CH_FP_STAT_left_segment },
-	{ "IP options", { .text = GET("/a", ""), .ip_options = true }, CH_FP_STAT_left_segment },
-	{ "ahead of the stream", { .text = GET("/a", ""), .seq = 1 }, CH_FP_STAT_left_order },
-	{ "behind the stream", { .text = GET("/a", ""), .seq = -1 }, CH_FP_STAT_left_order },
-	{ "acknowledges too little", { .text = GET("/a", ""), .ack = -1 }, CH_FP_STAT_left_order },
-	{ "acknowledges too much", { .text = GET("/a", ""), .ack = 1 }, CH_FP_STAT_left_order },
+	{"plain GET", {.text = GET("/a", "")}, -1},
+	{"HEAD", {.text = "HEAD /a HTTP/1.1\r\nHost: h.test\r\n\r\n"}, -1},
+	{"timestamps", {.text = GET("/a", ""), .ts = true}, -1},
+	{"VLAN tag", {.text = GET("/a", ""), .vlan = true}, -1},
+	{"port in Host", {.text = "GET /a HTTP/1.1\r\nHost: h.test:8080\r\n\r\n"}, -1},
+	{"no space in Host", {.text = "GET /a HTTP/1.1\r\nhost:h.test\r\n\r\n"}, -1},
+	{"harmless headers",
+	 {.text = GET("/a", "Accept: */*\r\nX-Range: 1\r\nContext: 2\r\n")},
+	 -1},
+	{"keep-alive", {.text = GET("/a", "Connection: Keep-Alive\r\n")}, -1},
+	{"query published", {.text = GET("/a?x=1", "")}, -1},
+	{"answer shorter than the request", {.text = GET("/a", "X: " A100 A100 A100 "\r\n")}, -1},
+	{"query", {.text = GET("/a?y", "")}, CH_FP_STAT_left_no_object},
+	{"other path", {.text = GET("/aa", "")}, CH_FP_STAT_left_no_object},
+	{"other host",
+	 {.text = "GET /a HTTP/1.1\r\nHost: x.test\r\n\r\n"},
+	 CH_FP_STAT_left_no_object},
+	{"expired", {.text = GET("/old", "")}, CH_FP_STAT_left_expired},
+	{"POST", {.text = "POST /a HTTP/1.1\r\nHost: h.test\r\n\r\n"}, CH_FP_STAT_left_method},
+	{"lower case method",
+	 {.text = "get /a HTTP/1.1\r\nHost: h.test\r\n\r\n"},
+	 CH_FP_STAT_left_method},
+	{"HTTP/1.0", {.text = "GET /a HTTP/1.0\r\nHost: h.test\r\n\r\n"}, CH_FP_STAT_left_syntax},
+	{"absolute form",
+	 {.text = "GET http://h.test/a HTTP/1.1\r\nHost: h.test\r\n\r\n"},
+	 CH_FP_STAT_left_syntax},
+	{"two spaces",
+	 {.text = "GET /a  HTTP/1.1\r\nHost: h.test\r\n\r\n"},
+	 CH_FP_STAT_left_syntax},
+	{"bare LF", {.text = "GET /a HTTP/1.1\r\nHost: h.test\n\r\n"}, CH_FP_STAT_left_syntax},
+	{"bare CR", {.text = "GET /a HTTP/1.1\r\nHost: h.test\r\r\n\r\n"}, CH_FP_STAT_left_syntax},
+	{"folded", {.text = GET("/a", "X: a\r\n b\r\n")}, CH_FP_STAT_left_syntax},
+	{"space before colon", {.text = GET("/a", "X : a\r\n")}, CH_FP_STAT_left_syntax},
+	{"no name", {.text = GET("/a", ": a\r\n")}, CH_FP_STAT_left_syntax},
+	{"no colon", {.text = GET("/a", "X\r\n")}, CH_FP_STAT_left_syntax},
+	{"control byte", {.text = GET("/a", "X: \x01\r\n")}, CH_FP_STAT_left_syntax},
+	{"high byte", {.text = GET("/a", "X: \xc3\xa9\r\n")}, CH_FP_STAT_left_syntax},
+	{"NUL in path",
+	 {.text = "GET /a\0b HTTP/1.1\r\nHost: h.test\r\n\r\n", .text_len = 37},
+	 CH_FP_STAT_left_syntax},
+	{"no Host", {.text = "GET /a HTTP/1.1\r\nX-Host: h.test\r\n\r\n"}, CH_FP_STAT_left_host},
+	{"two Hosts", {.text = GET("/a", "Host: h.test\r\n")}, CH_FP_STAT_left_host},
+	{"port not a number",
+	 {.text = "GET /a HTTP/1.1\r\nHost: h.test:x\r\n\r\n"},
+	 CH_FP_STAT_left_host},
+	{"Range", {.text = GET("/a", "rAnGe: bytes=0-1\r\n")}, CH_FP_STAT_left_header},
+	{"If-*", {.text = GET("/a", "If-Modified-Since: x\r\n")}, CH_FP_STAT_left_header},
+	{"Cookie", {.text = GET("/a", "Cookie: a\r\n")}, CH_FP_STAT_left_header},
+	{"Authorization", {.text = GET("/a", "Authorization: a\r\n")}, CH_FP_STAT_left_header},
+	{"Cache-Control",
+	 {.text = GET("/a", "Cache-Control: no-cache\r\n")},
+	 CH_FP_STAT_left_header},
+	{"Pragma", {.text = GET("/a", "Pragma: no-cache\r\n")}, CH_FP_STAT_left_header},
+	{"Content-Length", {.text = GET("/a", "Content-Length: 0\r\n")}, CH_FP_STAT_left_header},
+	{"Transfer-Encoding",
+	 {.text = GET("/a", "Transfer-Encoding: chunked\r\n")},
+	 CH_FP_STAT_left_header},
+	{"Connection: close", {.text = GET("/a", "Connection: close\r\n")}, CH_FP_STAT_left_header},
+	{"two requests", {.text = GET("/a", "") GET("/a", "")}, CH_FP_STAT_left_partial},
+	{"half a request",
+	 {.text = "GET /a HTTP/1.1\r\nHost: h.test\r\n"},
+	 CH_FP_STAT_left_partial},
+	{"body behind", {.text = GET("/a", "") "x"}, CH_FP_STAT_left_partial},
+	{"too long a target", {.text = GET("/" A100 A100, "")}, CH_FP_STAT_left_too_long},
+	{"FIN", {.text = GET("/a", ""), .flags = F_ACK | F_PSH | F_FIN}, CH_FP_STAT_left_segment},
+	{"ECE", {.text = GET("/a", ""), .flags = F_ACK | F_PSH | F_ECE}, CH_FP_STAT_left_segment},
+	{"SACK", {.text = GET("/a", ""), .sack = true}, CH_FP_STAT_left_segment},
+	{"IP options", {.text = GET("/a", ""), .ip_options = true}, CH_FP_STAT_left_segment},
+	{"ahead of the stream", {.text = GET("/a", ""), .seq = 1}, CH_FP_STAT_left_order},
+	{"behind the stream", {.text = GET("/a", ""), .seq = -1}, CH_FP_STAT_left_order},
+	{"acknowledges too little", {.text = GET("/a", ""), .ack = -1}, CH_FP_STAT_left_order},
+	{"acknowledges too much", {.text = GET("/a", ""), .ack = 1}, CH_FP_STAT_left_order},
 };
 
 static void gate_one(const struct gate_case *c, bool xdp)
@@ -327,7 +351,8 @@ static void gate_one(const struct gate_case *c, bool xdp)
 	if (c->left < 0) {
 		len = (uint32_t)strlen(c->in.text);
 		if (action != (xdp ? XDP_SENT : TC_REDIRECT))
-			fail_msg("%s: not answered by %s (%u)", c->name, xdp ? "xdp" : "tc", action);
+			fail_msg("%s: not answered by %s (%u)", c->name, xdp ? "xdp" : "tc",
+				 action);
 		assert_answer(&out, w->snd, w->rcv + len, c->in.text[0] == 'H');
 		assert_int_equal(state_get().x.in_delta, len);
 		assert_int_equal(state_get().x.open, 1);
@@ -359,23 +384,23 @@ static void test_gate(void **state)
 
 static void test_busy(void **state)
 {
-	struct shape get = { .text = GET("/a", "") };
+	struct shape get = {.text = GET("/a", "")};
 	struct ch_fp_conn_state s;
 	struct packet in, out;
 
 	w = &v4;
 	make(&in, &get);
 	s = w->fresh;
-	s.rcv_first -= 5;	/* five bytes that the worker has not declared answered */
+	s.rcv_first -= 5; /* five bytes that the worker has not declared answered */
 	state_set(&s);
 	assert_int_equal(run(skel->progs.ch_tc_ingress, &in, &out), TC_UNSPEC);
 	assert_int_equal(run(skel->progs.ch_xdp, &in, &out), XDP_PASSED);
 	s = w->fresh;
-	s.rcv_max += 5;		/* passed, and the socket has not processed it */
+	s.rcv_max += 5; /* passed, and the socket has not processed it */
 	state_set(&s);
 	assert_int_equal(run(skel->progs.ch_tc_ingress, &in, &out), TC_UNSPEC);
 	s = w->fresh;
-	s.snd_max += 5;		/* sent since the socket was read */
+	s.snd_max += 5; /* sent since the socket was read */
 	state_set(&s);
 	assert_int_equal(run(skel->progs.ch_xdp, &in, &out), XDP_PASSED);
 	assert_memory_equal(in.data, out.data, in.len);
@@ -384,7 +409,8 @@ static void test_busy(void **state)
 
 static void test_again(void **state)
 {
-	struct shape get = { .text = GET("/a", ""), .ts = true }, more = { .text = GET("/a", "") GET("/b", "") };
+	struct shape get = {.text = GET("/a", ""), .ts = true},
+		     more = {.text = GET("/a", "") GET("/b", "")};
 	struct packet in, out, out2;
 	uint32_t len = (uint32_t)strlen(get.text);
 
@@ -403,11 +429,12 @@ static void test_again(void **state)
 		assert_answer(&out2, w->snd, w->rcv + len, false);
 		assert_int_equal(state_get().x.hits, 1);
 		/* a part acknowledged only: the same again */
-		make(&in, &(struct shape){ .seq = (int32_t)len, .ack = 10, .flags = F_ACK });
+		make(&in, &(struct shape){.seq = (int32_t)len, .ack = 10, .flags = F_ACK});
 		assert_int_equal(run(skel->progs.ch_tc_ingress, &in, &out2), TC_REDIRECT);
 		/* all acknowledged: closed, and passed translated to where the socket is */
-		make(&in, &(struct shape){ .seq = (int32_t)len, .flags = F_ACK,
-					   .ack = (int32_t)state_get().x.resp_len });
+		make(&in, &(struct shape){.seq = (int32_t)len,
+					  .flags = F_ACK,
+					  .ack = (int32_t)state_get().x.resp_len});
 		assert_int_equal(run(skel->progs.ch_tc_ingress, &in, &out2), TC_UNSPEC);
 		assert_int_equal(state_get().x.open, 0);
 	}
@@ -426,13 +453,21 @@ static void test_translate(void **state)
 		w = family ? &v6 : &v4;
 		s = w->fresh;
 		s.x = (struct ch_fp_xlat){
-			.in_delta = 300, .out_delta = 5000, .hits = 3, .req_len = 100, .resp_len = 1000,
-			.req_seq = w->rcv + 200, .resp_seq = w->snd + 4000,
-			.kernel_snd = w->snd, .kernel_rcv = w->rcv,
+			.in_delta = 300,
+			.out_delta = 5000,
+			.hits = 3,
+			.req_len = 100,
+			.resp_len = 1000,
+			.req_seq = w->rcv + 200,
+			.resp_seq = w->snd + 4000,
+			.kernel_snd = w->snd,
+			.kernel_rcv = w->rcv,
 		};
 		state_set(&s);
 		/* client -> kernel: seq - 300, ack - 5000, SACK edges - 5000 */
-		make(&in, &(struct shape){ .seq = 300, .ack = 5000, .flags = F_ACK, .ts = true, .sack = true });
+		make(&in,
+		     &(struct shape){
+			     .seq = 300, .ack = 5000, .flags = F_ACK, .ts = true, .sack = true});
 		assert_int_equal(run(skel->progs.ch_tc_ingress, &in, &out), TC_UNSPEC);
 		t = parse(&out, &text, &len);
 		assert_int_equal(ntohl(t->seq), w->rcv);
@@ -440,11 +475,12 @@ static void test_translate(void **state)
 		assert_int_equal(ntohl(((uint32_t *)t)[9]), w->snd + 2000);
 		assert_int_equal(ntohl(((uint32_t *)t)[10]), w->snd + 3000);
 		/* an acknowledgement inside the in-band response is one up to it */
-		make(&in, &(struct shape){ .seq = 300, .ack = 4500, .flags = F_ACK });
+		make(&in, &(struct shape){.seq = 300, .ack = 4500, .flags = F_ACK});
 		(void)run(skel->progs.ch_tc_ingress, &in, &out);
 		assert_int_equal(ntohl(parse(&out, &text, &len)->ack_seq), w->snd);
 		/* kernel -> client */
-		make(&in, &(struct shape){ .egress = true, .text = "data", .ts = true, .sack = true });
+		make(&in,
+		     &(struct shape){.egress = true, .text = "data", .ts = true, .sack = true});
 		assert_int_equal(run(skel->progs.ch_tc_egress, &in, &out), TC_UNSPEC);
 		t = parse(&out, &text, &len);
 		assert_int_equal(ntohl(t->seq), w->snd + 5000);
@@ -455,10 +491,10 @@ static void test_translate(void **state)
 		state_set(&s);
 		(void)run(skel->progs.ch_tc_egress, &in, &out);
 		assert_int_equal(ntohl(parse(&out, &text, &len)->ack_seq), w->rcv + 200);
-		make(&in, &(struct shape){ .egress = true, .text = "old!", .seq = -4 });
+		make(&in, &(struct shape){.egress = true, .text = "old!", .seq = -4});
 		assert_int_equal(run(skel->progs.ch_tc_egress, &in, &out), TC_STOLEN);
 		/* SYN and fragments are nobody's */
-		make(&in, &(struct shape){ .flags = F_SYN });
+		make(&in, &(struct shape){.flags = F_SYN});
 		(void)run(skel->progs.ch_tc_ingress, &in, &out);
 		assert_memory_equal(in.data, out.data, in.len);
 	}
@@ -468,8 +504,9 @@ static void test_translate(void **state)
 
 static void test_fuzz(void **state)
 {
-	static const char *const seeds[] = { GET("/a", "Accept: */*\r\n"), GET("/a", "Range: bytes=0-1\r\n"),
-					     "HEAD /a HTTP/1.1\r\nHost: h.test\r\n\r\n", GET("/a?x=1", "TE: x\r\n") };
+	static const char *const seeds[] = {
+		GET("/a", "Accept: */*\r\n"), GET("/a", "Range: bytes=0-1\r\n"),
+		"HEAD /a HTTP/1.1\r\nHost: h.test\r\n\r\n", GET("/a?x=1", "TE: x\r\n")};
 	time_t end = time(NULL) + 6;
 	unsigned long n = 0, answered = 0;
 	struct packet in, out;
@@ -480,8 +517,10 @@ static void test_fuzz(void **state)
 	srandom(seed);
 	while (time(NULL) < end) {
 		bool xdp = random() & 1, l7_only = random() & 1;
-		struct shape s = { .text = seeds[random() % 4], .ts = random() & 1, .vlan = !(random() % 5),
-				   .sack = !(random() % 9) };
+		struct shape s = {.text = seeds[random() % 4],
+				  .ts = random() & 1,
+				  .vlan = !(random() % 5),
+				  .sack = !(random() % 9)};
 		uint32_t action, from;
 
 		w = random() & 1 ? &v6 : &v4;
@@ -490,7 +529,8 @@ static void test_fuzz(void **state)
 		from = l7_only ? in.len - (uint32_t)strlen(s.text) : 12;
 		for (long k = random() % 4; k > 0; k--)
 			in.data[from + (uint32_t)random() % (in.len - from)] =
-				random() & 1 ? (uint8_t)random() : (uint8_t)"\r\n :\t/GH"[random() % 8];
+				random() & 1 ? (uint8_t)random()
+					     : (uint8_t) "\r\n :\t/GH"[random() % 8];
 		if (!(random() % 6))
 			in.len = 55 + (uint32_t)random() % (in.len - 55);
 		action = run(xdp ? skel->progs.ch_xdp : skel->progs.ch_tc_ingress, &in, &out);
@@ -514,16 +554,16 @@ static void test_fuzz(void **state)
 
 static void test_counts(void **state)
 {
-	const struct bpf_program *progs[] = { skel->progs.ch_xdp, skel->progs.ch_tc_ingress,
-					      skel->progs.ch_tc_egress, skel->progs.ch_sockops };
+	const struct bpf_program *progs[] = {skel->progs.ch_xdp, skel->progs.ch_tc_ingress,
+					     skel->progs.ch_tc_egress, skel->progs.ch_sockops};
 
 	for (size_t i = 0; i < 4; i++) {
 		struct bpf_prog_info info = {};
 		__u32 len = sizeof(info);
 
 		assert_int_equal(bpf_obj_get_info_by_fd(bpf_program__fd(progs[i]), &info, &len), 0);
-		print_message("# %s: %u instructions, %u verified\n", info.name, info.xlated_prog_len / 8,
-			      info.verified_insns);
+		print_message("# %s: %u instructions, %u verified\n", info.name,
+			      info.xlated_prog_len / 8, info.verified_insns);
 		assert_true(info.verified_insns < 500000);
 	}
 }
@@ -533,7 +573,7 @@ static void test_counts(void **state)
 static int queue_seq(int fd, int queue, uint32_t *seq)
 {
 	socklen_t len = sizeof(*seq);
-	int on = 1, off = -1, err;	/* TCP_REPAIR_OFF_NO_WP: no window probe */
+	int on = 1, off = -1, err; /* TCP_REPAIR_OFF_NO_WP: no window probe */
 
 	err = setsockopt(fd, IPPROTO_TCP, TCP_REPAIR, &on, sizeof(on)) ||
 	      setsockopt(fd, IPPROTO_TCP, TCP_REPAIR_QUEUE, &queue, sizeof(queue)) ||
@@ -544,10 +584,13 @@ static int queue_seq(int fd, int queue, uint32_t *seq)
 
 static int connect_world(struct world *x, int family)
 {
-	struct sockaddr_in a4 = { .sin_family = AF_INET, .sin_port = htons(PORT),
-				  .sin_addr.s_addr = htonl(INADDR_LOOPBACK) };
-	struct sockaddr_in6 a6 = { .sin6_family = AF_INET6, .sin6_port = htons(PORT),
-				   .sin6_addr = IN6ADDR_LOOPBACK_INIT }, peer = {};
+	struct sockaddr_in a4 = {.sin_family = AF_INET,
+				 .sin_port = htons(PORT),
+				 .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	struct sockaddr_in6 a6 = {.sin6_family = AF_INET6,
+				  .sin6_port = htons(PORT),
+				  .sin6_addr = IN6ADDR_LOOPBACK_INIT},
+			    peer = {};
 	struct sockaddr *a = family == 4 ? (void *)&a4 : (void *)&a6;
 	socklen_t len = family == 4 ? sizeof(a4) : sizeof(a6), peer_len = sizeof(peer);
 	int l = socket(a->sa_family, SOCK_STREAM, 0), one = 1;
@@ -561,8 +604,8 @@ static int connect_world(struct world *x, int family)
 	(void)close(l);
 	if (x->server < 0 || getpeername(x->server, (void *)&peer, &peer_len))
 		return -1;
-	x->tuple = (struct ch_fp_tuple){ .sport = peer.sin6_port, .dport = htons(PORT),
-					 .family = (uint32_t)family };
+	x->tuple = (struct ch_fp_tuple){
+		.sport = peer.sin6_port, .dport = htons(PORT), .family = (uint32_t)family};
 	if (family == 4) {
 		x->tuple.saddr[0] = x->tuple.daddr[0] = htonl(INADDR_LOOPBACK);
 	} else {
@@ -576,12 +619,20 @@ static int connect_world(struct world *x, int family)
 
 static int publish(const char *path, bool expired)
 {
-	static const char *const hosts[] = { "h.test" };
+	static const char *const hosts[] = {"h.test"};
 	static const char head[] = "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n";
 	struct timespec ts;
-	struct ch_fp_entry e = { .hosts = hosts, .host_count = 1, .port = PORT, .path = path,
-				 .status = 200, .head = head, .head_len = sizeof(head) - 1,
-				 .body = BODY, .body_len = sizeof(BODY) - 1, .with_age = true, .age_s = 12 };
+	struct ch_fp_entry e = {.hosts = hosts,
+				.host_count = 1,
+				.port = PORT,
+				.path = path,
+				.status = 200,
+				.head = head,
+				.head_len = sizeof(head) - 1,
+				.body = BODY,
+				.body_len = sizeof(BODY) - 1,
+				.with_age = true,
+				.age_s = 12};
 	int object = CH_FP_NO_OBJECT;
 
 	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
@@ -594,7 +645,7 @@ static int publish(const char *path, bool expired)
 
 static int set_up(void **state)
 {
-	struct ifreq up = { .ifr_name = "lo", .ifr_flags = IFF_UP };
+	struct ifreq up = {.ifr_name = "lo", .ifr_flags = IFF_UP};
 	struct ch_fp_config *config = calloc(1, sizeof(*config));
 	char cgroup[] = "/tmp/cohost-bpftest-XXXXXX";
 	struct ch_fp_fds fds;
@@ -624,10 +675,10 @@ static int set_up(void **state)
 	(void)umount2(cgroup, MNT_DETACH);
 	(void)rmdir(cgroup);
 	free(config);
-	fds = (struct ch_fp_fds){ bpf_map__fd(skel->maps.config), bpf_map__fd(skel->maps.conns),
-				  bpf_map__fd(skel->maps.marks), bpf_map__fd(skel->maps.paths),
-				  bpf_map__fd(skel->maps.objects), bpf_map__fd(skel->maps.slots),
-				  bpf_map__fd(skel->maps.stats) };
+	fds = (struct ch_fp_fds){bpf_map__fd(skel->maps.config),  bpf_map__fd(skel->maps.conns),
+				 bpf_map__fd(skel->maps.marks),	  bpf_map__fd(skel->maps.paths),
+				 bpf_map__fd(skel->maps.objects), bpf_map__fd(skel->maps.slots),
+				 bpf_map__fd(skel->maps.stats)};
 	if (!skel->links.ch_sockops || ch_fp_open(&fds, 0, 1, &fp))
 		return -1;
 	if (publish("/a", false) || publish("/a?x=1", false) || publish("/old", true))
@@ -653,8 +704,9 @@ static int tear_down(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(test_counts), cmocka_unit_test(test_gate),	 cmocka_unit_test(test_busy),
-		cmocka_unit_test(test_again),  cmocka_unit_test(test_translate), cmocka_unit_test(test_fuzz),
+		cmocka_unit_test(test_counts),	  cmocka_unit_test(test_gate),
+		cmocka_unit_test(test_busy),	  cmocka_unit_test(test_again),
+		cmocka_unit_test(test_translate), cmocka_unit_test(test_fuzz),
 	};
 
 	if (geteuid()) {

@@ -133,7 +133,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	memcpy(head, data, size < 16 ? size : 16);
 	if (size > 16)
 		memcpy(map, data + 16, size - 16 < 512 ? size - 16 : 512);
-	/* The log is made of pieces of 128 bytes, one at the front of each block: inputs stay small. */
+	/* The log is made of pieces of 128 bytes, one at the front of each block: inputs stay
+	 * small. */
 	for (uint32_t i = 0; i < LOG_BLOCKS && 128 + 128 * (size_t)i < size; i++) {
 		size_t left = size - 128 - 128 * (size_t)i;
 

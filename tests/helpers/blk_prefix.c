@@ -21,7 +21,7 @@
 #include <string.h>
 #include <unistd.h>
 
-#define BLOCK 4096
+#define BLOCK	4096
 #define RUN_MAX 16
 
 struct op {
@@ -40,7 +40,7 @@ static uint64_t mix(uint64_t x)
 static struct op op_of(uint64_t seed, uint64_t n, uint64_t blocks)
 {
 	uint64_t r = mix(seed ^ mix(n));
-	struct op op = { .count = 1 + (r & 3 ? 0 : (r >> 2) % RUN_MAX) };
+	struct op op = {.count = 1 + (r & 3 ? 0 : (r >> 2) % RUN_MAX)};
 
 	/* Half of the operations hit a hot eighth, so that blocks are overwritten in flight. */
 	op.first = (r >> 16) % (r >> 8 & 1 ? blocks : blocks / 8);
@@ -65,7 +65,8 @@ static int die(const char *what)
 	return 1;
 }
 
-static int do_write(int fd, uint8_t *buf, uint64_t seed, uint64_t blocks, uint64_t ops, uint64_t every)
+static int do_write(int fd, uint8_t *buf, uint64_t seed, uint64_t blocks, uint64_t ops,
+		    uint64_t every)
 {
 	for (uint64_t n = 1; n <= ops; n++) {
 		struct op op = op_of(seed, n, blocks);
@@ -106,7 +107,8 @@ static uint64_t tag_of(const uint64_t *block, uint64_t lba)
 	return memcmp(block, want, BLOCK) ? UINT64_MAX : block[0];
 }
 
-static int do_verify(int fd, uint8_t *buf, uint64_t seed, uint64_t blocks, uint64_t min, uint64_t ops)
+static int do_verify(int fd, uint8_t *buf, uint64_t seed, uint64_t blocks, uint64_t min,
+		     uint64_t ops)
 {
 	uint64_t *seen = calloc(blocks, sizeof(*seen)), *want = calloc(blocks, sizeof(*want));
 	uint64_t last = 0, wrong = 0;
@@ -133,8 +135,9 @@ static int do_verify(int fd, uint8_t *buf, uint64_t seed, uint64_t blocks, uint6
 	}
 	for (uint64_t b = 0; b < blocks; b++)
 		if (seen[b] != want[b] && wrong++ < 10)
-			printf("block %llu: operation %lld instead of %llu\n", (unsigned long long)b,
-			       (long long)seen[b], (unsigned long long)want[b]);
+			printf("block %llu: operation %lld instead of %llu\n",
+			       (unsigned long long)b, (long long)seen[b],
+			       (unsigned long long)want[b]);
 	printf("state after operation %llu (at least %llu), %llu of %llu blocks wrong\n",
 	       (unsigned long long)last, (unsigned long long)min, (unsigned long long)wrong,
 	       (unsigned long long)blocks);
@@ -143,7 +146,7 @@ static int do_verify(int fd, uint8_t *buf, uint64_t seed, uint64_t blocks, uint6
 
 int main(int argc, char **argv)
 {
-	uint64_t arg[4] = { 0 };
+	uint64_t arg[4] = {0};
 	void *buf;
 	int fd;
 

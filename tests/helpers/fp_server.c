@@ -27,8 +27,8 @@
 #include "lib/fastpath.h"
 
 #define CONNS_MAX 512
-#define HOT 8
-#define SEC 1000000000ULL
+#define HOT	  8
+#define SEC	  1000000000ULL
 
 struct conn {
 	int fd;
@@ -41,7 +41,7 @@ static struct conn conns[CONNS_MAX];
 static struct ch_fp *fp;
 static int hot_objects[HOT + 1];
 static volatile sig_atomic_t stop, toggle;
-static const char *const hosts[] = { "fp.test", "10.78.0.2", "[fd78::2]" };
+static const char *const hosts[] = {"fp.test", "10.78.0.2", "[fd78::2]"};
 
 static void on_signal(int sig)
 {
@@ -71,8 +71,10 @@ static size_t body_of(const char *path, char *to)
 
 static size_t head_of(char *to, size_t body, const char *by)
 {
-	return (size_t)sprintf(to, "HTTP/1.1 200 OK\r\nServer: fp\r\nContent-Type: text/plain\r\n"
-				   "Content-Length: %zu\r\nX-By: %s\r\n\r\n", body, by);
+	return (size_t)sprintf(to,
+			       "HTTP/1.1 200 OK\r\nServer: fp\r\nContent-Type: text/plain\r\n"
+			       "Content-Length: %zu\r\nX-By: %s\r\n\r\n",
+			       body, by);
 }
 
 static int publish(int n)
@@ -192,7 +194,7 @@ static void conn_accept(int listener)
 
 static int listen_on(uint16_t port)
 {
-	struct sockaddr_in6 a = { .sin6_family = AF_INET6, .sin6_port = htons(port) };
+	struct sockaddr_in6 a = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
 	int fd = socket(AF_INET6, SOCK_STREAM, 0), one = 1, zero = 0;
 
 	(void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &one, sizeof(one));
@@ -212,9 +214,9 @@ static void serve(int listener, long update_ms)
 	int n = 0;
 
 	while (!stop) {
-		p[0] = (struct pollfd){ .fd = listener, .events = POLLIN };
+		p[0] = (struct pollfd){.fd = listener, .events = POLLIN};
 		for (int i = 0; i < CONNS_MAX; i++)
-			p[i + 1] = (struct pollfd){ .fd = conns[i].fd, .events = POLLIN };
+			p[i + 1] = (struct pollfd){.fd = conns[i].fd, .events = POLLIN};
 		(void)poll(p, CONNS_MAX + 1, update_ms ? (int)update_ms : 200);
 		if (toggle) {
 			toggle = 0;
@@ -262,7 +264,7 @@ static void finish(const char *pin_dir, const char *ifname, int stats_fd)
 
 int main(int argc, char **argv)
 {
-	struct sigaction sa = { .sa_handler = on_signal };
+	struct sigaction sa = {.sa_handler = on_signal};
 	struct ch_fastpath_cfg cfg = {};
 	const struct ch_fastpath_map *m;
 	struct ch_fastpath *f;
@@ -274,7 +276,8 @@ int main(int argc, char **argv)
 	int listener;
 
 	if (argc < 6 || ch_fastpath_mode_parse(argv[3], &cfg.mode)) {
-		(void)fprintf(stderr, "usage: fp_server PIN_DIR CGROUP MODE INTERFACE PORT [UPDATE_MS]\n");
+		(void)fprintf(stderr,
+			      "usage: fp_server PIN_DIR CGROUP MODE INTERFACE PORT [UPDATE_MS]\n");
 		return 2;
 	}
 	ifname = argv[4];
@@ -298,7 +301,7 @@ int main(int argc, char **argv)
 	m = ch_fastpath_maps(f, &count);
 	if (count != 7)
 		return 1;
-	fds = (struct ch_fp_fds){ m[0].fd, m[1].fd, m[2].fd, m[3].fd, m[4].fd, m[5].fd, m[6].fd };
+	fds = (struct ch_fp_fds){m[0].fd, m[1].fd, m[2].fd, m[3].fd, m[4].fd, m[5].fd, m[6].fd};
 	if (ch_fp_open(&fds, 0, 1, &fp)) {
 		(void)fprintf(stderr, "fp_server: ch_fp_open failed\n");
 		return 1;

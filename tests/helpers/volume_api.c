@@ -89,8 +89,8 @@ static int changed(int argc, char **argv, struct ch_error *e)
 	bool full = false;
 	int err;
 
-	err = ch_checkpoint_changed(argv[0], strtoull(argv[1], NULL, 10), print_extents, NULL, &full,
-				    e);
+	err = ch_checkpoint_changed(argv[0], strtoull(argv[1], NULL, 10), print_extents, NULL,
+				    &full, e);
 	if (!err && full)
 		puts("full");
 	return err;
@@ -114,9 +114,12 @@ static const struct {
 	int args;
 	int (*run)(int argc, char **argv, struct ch_error *e);
 } commands[] = {
-	{"checkpoint-create", 1, checkpoint_create}, {"checkpoint-list", 0, checkpoint_list},
-	{"checkpoint-delete", 2, checkpoint_delete}, {"view-create", 2, view_create},
-	{"view-remove", 2, view_remove},	     {"changed", 2, changed},
+	{"checkpoint-create", 1, checkpoint_create},
+	{"checkpoint-list", 0, checkpoint_list},
+	{"checkpoint-delete", 2, checkpoint_delete},
+	{"view-create", 2, view_create},
+	{"view-remove", 2, view_remove},
+	{"changed", 2, changed},
 	{"metrics", 0, metrics},
 };
 

@@ -65,7 +65,8 @@ int main(int argc, char **argv)
 		fprintf(stderr, "volume_format: %s\n", why);
 		return 1;
 	}
-	if (getrandom(uuid, sizeof(uuid), 0) != sizeof(uuid) || getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
+	if (getrandom(uuid, sizeof(uuid), 0) != sizeof(uuid) ||
+	    getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
 		return 1;
 	ch_format_sb(&sb, &geo, uuid, salt, argv[3]);
 	write_all(fast, &sb, ch_format_fast_blocks(&sb), ch_format_fast);

@@ -9,7 +9,7 @@
 #include "kmod/core/format.h"
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
-#define MIB (1ULL << 20)
+#define MIB	 (1ULL << 20)
 
 static const u8 uuid[16] = "0123456789abcde";
 
@@ -26,7 +26,7 @@ static struct ch_sb sample(u64 fast, u64 slow)
 
 static void crc_is_castagnoli(void **state)
 {
-	u8 zero[32] = { 0 };
+	u8 zero[32] = {0};
 
 	/* RFC 3720, B.4, and the check value of the CRC catalogue. */
 	assert_int_equal(ch_crc32c(zero, sizeof(zero)), 0x8a9136aaU);
@@ -40,21 +40,22 @@ static void geometry_fits_and_refuses(void **state)
 		u64 fast, slow;
 		int err;
 	} rows[] = {
-		{ 40 * MIB, 32 * MIB, 0 },
-		{ 40 * MIB - 1, 32 * MIB, -ENOSPC },
-		{ 40 * MIB, 32 * MIB - 1, -ENOSPC },
-		{ 1ULL << 30, 1ULL << 40, 0 },
-		{ 1ULL << 40, 1ULL << 30, 0 },
-		{ 1ULL << 43, (1ULL << 44) - MIB, 0 },
-		{ 1ULL << 40, 1ULL << 45, -EFBIG },
-		{ 64 * MIB, 1ULL << 43, -ENOSPC }, /* the maps alone take it all */
+		{40 * MIB, 32 * MIB, 0},
+		{40 * MIB - 1, 32 * MIB, -ENOSPC},
+		{40 * MIB, 32 * MIB - 1, -ENOSPC},
+		{1ULL << 30, 1ULL << 40, 0},
+		{1ULL << 40, 1ULL << 30, 0},
+		{1ULL << 43, (1ULL << 44) - MIB, 0},
+		{1ULL << 40, 1ULL << 45, -EFBIG},
+		{64 * MIB, 1ULL << 43, -ENOSPC}, /* the maps alone take it all */
 	};
 
 	for (size_t i = 0; i < N(rows); i++) {
 		struct ch_geometry geo;
 		const char *why = NULL;
 
-		assert_int_equal(ch_geometry_init(&geo, rows[i].fast, rows[i].slow, &why), rows[i].err);
+		assert_int_equal(ch_geometry_init(&geo, rows[i].fast, rows[i].slow, &why),
+				 rows[i].err);
 		if (rows[i].err) {
 			assert_non_null(why);
 			continue;
@@ -215,7 +216,8 @@ static void format_blocks(void **state)
 			memcpy(last[n - (nr - 2)], block, sizeof(block));
 			assert_true(at == CH_SB_BLOCK_A || at == CH_SB_BLOCK_B);
 		} else {
-			assert_true(at >= sb.geo.map_start && at < sb.geo.map_start + 2 * sb.geo.map_blocks);
+			assert_true(at >= sb.geo.map_start &&
+				    at < sb.geo.map_start + 2 * sb.geo.map_blocks);
 		}
 	}
 	assert_int_equal(ch_sb_pick(last[1], last[0], &got, NULL), CH_CHECK_OK);

@@ -15,15 +15,15 @@
 #include "kmod/core/recover.h"
 #include "kmod/core/tier.h"
 
-#define LOG 64U
-#define VOL 8192U
+#define LOG   64U
+#define VOL   8192U
 #define START 256U
 
 struct rig {
 	struct ch_tier t;
-	struct ch_sb sb;	/* as last written */
+	struct ch_sb sb; /* as last written */
 	u8 fast[(START + LOG) * CH_BLOCK_SIZE];
-	u8 slow[VOL];		/* first byte of each block */
+	u8 slow[VOL]; /* first byte of each block */
 };
 
 static void alloc_tier(struct rig *r)
@@ -78,9 +78,12 @@ static long boot(struct rig *r)
 
 	alloc_tier(r);
 	for (u32 i = 0; !r->t.changed.full && i < r->t.changed.sectors; i++)
-		ch_changed_load(&r->t, i,
-				r->fast + (r->sb.geo.map_start + r->sb.base_slot * r->sb.geo.map_blocks) *
-						  CH_BLOCK_SIZE + i * 512);
+		ch_changed_load(
+			&r->t, i,
+			r->fast +
+				(r->sb.geo.map_start + r->sb.base_slot * r->sb.geo.map_blocks) *
+					CH_BLOCK_SIZE +
+				i * 512);
 	ch_recover_init(&rc, &r->t, &r->sb);
 	while ((step = ch_recover_next(&rc, &io)) == CH_RECOVER_READ)
 		ch_recover_feed(&rc, r->fast + io.fast_block * CH_BLOCK_SIZE);
@@ -94,10 +97,18 @@ static int setup(void **state)
 {
 	struct rig *r = calloc(1, sizeof(*r));
 	struct ch_geometry geo = {
-		.fast_blocks = START + LOG, .slow_blocks = VOL + 512, .volume_blocks = VOL,
-		.map_start = 32, .map_blocks = 1, .ckpt_start = 40, .ckpt_blocks = 1,
-		.log_start = START, .log_blocks = LOG,
-		.redo_start = 256, .redo_blocks = 0, .data_start = 256,
+		.fast_blocks = START + LOG,
+		.slow_blocks = VOL + 512,
+		.volume_blocks = VOL,
+		.map_start = 32,
+		.map_blocks = 1,
+		.ckpt_start = 40,
+		.ckpt_blocks = 1,
+		.log_start = START,
+		.log_blocks = LOG,
+		.redo_start = 256,
+		.redo_blocks = 0,
+		.data_start = 256,
 	};
 	u8 block[CH_BLOCK_SIZE];
 	u64 at;
@@ -122,7 +133,8 @@ static int teardown(void **state)
 
 static void put(struct rig *r, const struct ch_rec *rec)
 {
-	memcpy(r->fast + ch_tier_fast_block(&r->t, rec->pos) * CH_BLOCK_SIZE, rec->header, CH_BLOCK_SIZE);
+	memcpy(r->fast + ch_tier_fast_block(&r->t, rec->pos) * CH_BLOCK_SIZE, rec->header,
+	       CH_BLOCK_SIZE);
 }
 
 /* A record of `nr` blocks from lba on, filled with `c`; written to the medium but not reported. */
@@ -538,20 +550,13 @@ static void failure_ends_everything(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(completions_out_of_order),
-		TEST(newest_version_is_read),
-		TEST(only_durable_is_destaged),
-		TEST(overwritten_meanwhile_stays_dirty),
-		TEST(full_log_frees_by_destage_only),
-		TEST(laps_and_recovery),
-		TEST(torn_record_ends_the_log),
-		TEST(lost_future_stays_lost),
-		TEST(damage_of_durable_log_is_refused),
-		TEST(checkpoint_is_exact),
-		TEST(lost_checkpoint_frees_the_log),
-		TEST(changed_set_over_checkpoints),
-		TEST(changed_set_survives_cuts),
-		TEST(damaged_map_sector_is_all_set),
+		TEST(completions_out_of_order),		TEST(newest_version_is_read),
+		TEST(only_durable_is_destaged),		TEST(overwritten_meanwhile_stays_dirty),
+		TEST(full_log_frees_by_destage_only),	TEST(laps_and_recovery),
+		TEST(torn_record_ends_the_log),		TEST(lost_future_stays_lost),
+		TEST(damage_of_durable_log_is_refused), TEST(checkpoint_is_exact),
+		TEST(lost_checkpoint_frees_the_log),	TEST(changed_set_over_checkpoints),
+		TEST(changed_set_survives_cuts),	TEST(damaged_map_sector_is_all_set),
 		TEST(failure_ends_everything),
 	};
 

@@ -39,8 +39,9 @@ static void kept_fields(void **state)
 
 	assert_non_null(c);
 	c->fields[c->fields_len] = '\0';
-	assert_string_equal(c->fields, "Content-Type: text/plain\r\nETag: \"one\"\r\nX-Kept: yes\r\n"
-				       "Last-Modified: Sun, 06 Nov 1994 08:00:00 GMT\r\n");
+	assert_string_equal(c->fields,
+			    "Content-Type: text/plain\r\nETag: \"one\"\r\nX-Kept: yes\r\n"
+			    "Last-Modified: Sun, 06 Nov 1994 08:00:00 GMT\r\n");
 	assert_string_equal(c->etag, "\"one\"");
 	assert_int_equal(c->modified, 784108800);
 	assert_int_equal(c->size, 5);
@@ -152,8 +153,8 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(kept_fields), cmocka_unit_test(too_many_fields),
-		cmocka_unit_test(validation), cmocka_unit_test(round_trip),
-		cmocka_unit_test(damage), cmocka_unit_test(names_and_sums),
+		cmocka_unit_test(validation),  cmocka_unit_test(round_trip),
+		cmocka_unit_test(damage),      cmocka_unit_test(names_and_sums),
 	};
 
 	return cmocka_run_group_tests_name("edge cached", tests, NULL, NULL);

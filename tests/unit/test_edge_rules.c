@@ -25,11 +25,14 @@ static void path_check(void **state)
 		const char *path;
 		int want;
 	} table[] = {
-		{"/a.ts", 0},	     {"/a/b/c.ts", 0},	  {"/a b.ts", 0},
-		{"/", -EISDIR},	     {"/a/", -EISDIR},	  {"", -EINVAL},
-		{"a.ts", -EINVAL},   {"/.a", -EINVAL},	  {"/a/.b/c", -EINVAL},
-		{"/a/..", -EINVAL},  {"/a\\b", -EINVAL},  {"/a\x01", -EINVAL},
-		{"/a\x7f", -EINVAL}, {"/.cohost-tmp/x", -EINVAL}, {"/a.", 0},
+		{"/a.ts", 0},	      {"/a/b/c.ts", 0},
+		{"/a b.ts", 0},	      {"/", -EISDIR},
+		{"/a/", -EISDIR},     {"", -EINVAL},
+		{"a.ts", -EINVAL},    {"/.a", -EINVAL},
+		{"/a/.b/c", -EINVAL}, {"/a/..", -EINVAL},
+		{"/a\\b", -EINVAL},   {"/a\x01", -EINVAL},
+		{"/a\x7f", -EINVAL},  {"/.cohost-tmp/x", -EINVAL},
+		{"/a.", 0},
 	};
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
@@ -88,7 +91,8 @@ static void playlist_refs(void **state)
 {
 	static const char text[] =
 		"#EXTM3U\r\n#EXT-X-VERSION:7\n#EXT-X-MAP:BYTERANGE=\"1,2\",URI=\"init.mp4\"\n"
-		"#EXTINF:4,title\nseg0.m4s\n\n#EXT-X-PART:DURATION=1,URI=\"p1.m4s\",INDEPENDENT=YES\n"
+		"#EXTINF:4,title\nseg0.m4s\n\n#EXT-X-PART:DURATION=1,URI=\"p1.m4s\",INDEPENDENT="
+		"YES\n"
 		"#EXT-X-PRELOAD-HINT:TYPE=PART,URI=\"next.m4s\"\nsub.m3u8\nvariant.M3U8?x=1\n"
 		"#EXT-X-MAP:NOURI=\"no\"\n  \nlast.ts  \r\n#EXT-X-ENDLIST\ncut";
 	static const char *const want[] = {"init.mp4", "seg0.m4s", "p1.m4s", "last.ts", "cut"};
@@ -139,7 +143,8 @@ static void ranges(void **state)
 		uint64_t first = 0, len = 0;
 
 		assert_int_equal(ch_range_parse(table[i].value, strlen(table[i].value),
-						table[i].size, &first, &len), table[i].want);
+						table[i].size, &first, &len),
+				 table[i].want);
 		assert_int_equal(first, table[i].first);
 		assert_int_equal(len, table[i].len);
 	}
@@ -151,11 +156,11 @@ static void etags(void **state)
 		const char *list, *etag;
 		bool want;
 	} table[] = {
-		{"\"a\"", "\"a\"", true},	  {"\"b\", \"a\"", "\"a\"", true},
-		{"W/\"a\"", "\"a\"", true},	  {"\"a\"", "W/\"a\"", true},
-		{"*", "\"a\"", true},		  {"\"a", "\"a\"", false},
-		{"a", "\"a\"", false},		  {"", "\"a\"", false},
-		{"\"a,b\"", "\"a\"", false},	  {"\"a,b\" , \"c\"", "\"c\"", true},
+		{"\"a\"", "\"a\"", true},    {"\"b\", \"a\"", "\"a\"", true},
+		{"W/\"a\"", "\"a\"", true},  {"\"a\"", "W/\"a\"", true},
+		{"*", "\"a\"", true},	     {"\"a", "\"a\"", false},
+		{"a", "\"a\"", false},	     {"", "\"a\"", false},
+		{"\"a,b\"", "\"a\"", false}, {"\"a,b\" , \"c\"", "\"c\"", true},
 		{"\"a\"", "", false},
 	};
 
@@ -164,7 +169,7 @@ static void etags(void **state)
 				 table[i].want);
 }
 
-#define NOW 784111777 /* Sun, 06 Nov 1994 08:49:37 GMT */
+#define NOW  784111777 /* Sun, 06 Nov 1994 08:49:37 GMT */
 #define DATE "Date: Sun, 06 Nov 1994 08:49:37 GMT\r\n"
 
 static void judge(const char *fields, unsigned int status, struct ch_fresh *ret)
@@ -191,12 +196,15 @@ static void freshness(void **state)
 	} table[] = {
 		{"", 200, true, 2, 0, 3600},
 		{"Cache-Control: max-age=10\r\n", 200, true, 10, 0, 3600},
-		{"Cache-Control: max-age=10, s-maxage=20, stale-if-error=5\r\n", 200, true, 20, 0, 5},
+		{"Cache-Control: max-age=10, s-maxage=20, stale-if-error=5\r\n", 200, true, 20, 0,
+		 5},
 		{"Cache-Control: s-maxage=20\r\n", 200, true, 20, 0, 0},
-		{"Cache-Control: max-age=10\r\nCache-Control: max-age=5\r\n", 200, true, 5, 0, 3600},
+		{"Cache-Control: max-age=10\r\nCache-Control: max-age=5\r\n", 200, true, 5, 0,
+		 3600},
 		{"Cache-Control: max-age=\"10\"\r\n", 200, true, 10, 0, 3600},
 		{"Cache-Control: max-age=1x\r\n", 200, true, 0, 0, 3600},
-		{"Cache-Control: max-age=99999999999999999999\r\n", 200, true, 2147483648LL, 0, 3600},
+		{"Cache-Control: max-age=99999999999999999999\r\n", 200, true, 2147483648LL, 0,
+		 3600},
 		{"Cache-Control: x=\"no-store\", max-age=7\r\n", 200, true, 7, 0, 3600},
 		{"Cache-Control: no-store\r\n", 200, false, 2, 0, 3600},
 		{"Cache-Control: PRIVATE\r\n", 200, false, 2, 0, 3600},
@@ -243,10 +251,10 @@ static void states(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(path_check), cmocka_unit_test(path_types),
+		cmocka_unit_test(path_check),	cmocka_unit_test(path_types),
 		cmocka_unit_test(path_resolve), cmocka_unit_test(playlist_refs),
-		cmocka_unit_test(ranges), cmocka_unit_test(etags),
-		cmocka_unit_test(freshness), cmocka_unit_test(states),
+		cmocka_unit_test(ranges),	cmocka_unit_test(etags),
+		cmocka_unit_test(freshness),	cmocka_unit_test(states),
 	};
 
 	return cmocka_run_group_tests_name("edge rules", tests, NULL, NULL);

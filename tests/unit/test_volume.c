@@ -22,9 +22,9 @@ static void names(void **state)
 		const char *name;
 		bool valid;
 	} table[] = {
-		{"media", true},    {"a", true},    {"9", true},    {"a.b_c-d", true}, {"", false},
-		{".media", false},  {"-y", false},  {"a/b", false}, {"a@1", false},    {"a b", false},
-		{"m\xc3\xa4", false}, {"a\n", false},
+		{"media", true}, {"a", true},	    {"9", true},	  {"a.b_c-d", true},
+		{"", false},	 {".media", false}, {"-y", false},	  {"a/b", false},
+		{"a@1", false},	 {"a b", false},    {"m\xc3\xa4", false}, {"a\n", false},
 	};
 	char longest[COHOST_VOLUME_NAME_MAX + 2];
 
@@ -122,8 +122,8 @@ static void devices(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names), cmocka_unit_test(numbers_of_a_newer_kernel),
-		cmocka_unit_test(modes), cmocka_unit_test(json),
+		cmocka_unit_test(names),   cmocka_unit_test(numbers_of_a_newer_kernel),
+		cmocka_unit_test(modes),   cmocka_unit_test(json),
 		cmocka_unit_test(metrics), cmocka_unit_test(devices),
 	};
 

@@ -34,7 +34,7 @@ def _style_of_c(path, lines):
     for number, line in enumerate(lines, 1):
         if _columns(line) > LINE_COLUMNS_MAX:
             yield f"{path}:{number}: {_columns(line)} columns, {LINE_COLUMNS_MAX} are the limit"
-        if re.match(r"^ {8,}", line):
+        if re.match(r"^ {8,}", line) and not line.endswith("\\"):
             yield f"{path}:{number}: indented by spaces"
         if re.match(r"^\s*//", line) and "SPDX" not in line:
             yield f"{path}:{number}: a // comment"
@@ -60,7 +60,8 @@ def _style(tree):
                 yield f"{path}:{number}: trailing space"
             if UNFINISHED.search(line) and "check.d/lint.py" not in path:
                 yield f"{path}:{number}: a mark of unfinished work"
-        if re.search(r"\.[ch]$", path) and lines:
+        generated = any("netlink-gen" in line for line in lines[:4])
+        if re.search(r"\.[ch]$", path) and lines and not generated:
             yield from _style_of_c(path, lines)
 
 

@@ -20,12 +20,16 @@ import vm
 RTO_BUDGET_S = 300
 
 
+PLAIN_PROGRESS_S = 5
+
+
 class Progress:
-    """One line a step: rewritten while it runs on a terminal, printed once elsewhere."""
+    """One line a step: rewritten while it runs on a terminal, a line now and then elsewhere."""
 
     def __init__(self):
         self.terminal = sys.stdout.isatty()
         self.title = ""
+        self.said = 0
 
     def begin(self, title):
         self.title = title
@@ -35,7 +39,8 @@ class Progress:
     def say(self, text):
         if self.terminal:
             print(f"\r\033[K  ..  {self.title}: {text}", end="", flush=True)
-        else:
+        elif time.monotonic() - self.said > PLAIN_PROGRESS_S:
+            self.said = time.monotonic()
             print(f"      {self.title}: {text}", flush=True)
 
     def end(self, ok, text, ms):

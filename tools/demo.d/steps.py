@@ -259,8 +259,7 @@ def file_hashes(context):
 
 def step_sync(context):
     a, lab = context.appliance, context.lab
-    lab.run(["curl", "-sf", "--aws-sigv4", "aws:amz:us-east-1:s3", "--user", f"{lab.s3['access']}:{lab.s3['secret']}",
-             "-X", "PUT", f"{lab.s3['endpoint']}/{BUCKET}"])
+    a.ctl("remote", "check", "rgw", "create", "yes")
     first = a.ctl("checkpoint", "create", "media")
     context.say(f"first checkpoint: {mib(first['uploaded_bytes'])} uploaded")
     a.sh("head -c 500000 /dev/urandom >/srv/media/project/late.raw; sync")

@@ -29,13 +29,13 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-#define SECTOR	       512u
+#define SECTOR		  512u
 #define REQUEST_BYTES_MAX (32u << 20)
 
-#define NBD_FLAG_HAS_FLAGS	  (1 << 0)
-#define NBD_FLAG_SEND_FLUSH	  (1 << 2)
-#define NBD_FLAG_SEND_FUA	  (1 << 3)
-#define NBD_FLAG_SEND_TRIM	  (1 << 5)
+#define NBD_FLAG_HAS_FLAGS	   (1 << 0)
+#define NBD_FLAG_SEND_FLUSH	   (1 << 2)
+#define NBD_FLAG_SEND_FUA	   (1 << 3)
+#define NBD_FLAG_SEND_TRIM	   (1 << 5)
 #define NBD_FLAG_SEND_WRITE_ZEROES (1 << 6)
 #define TRANSMISSION_FLAGS                                                                         \
 	(NBD_FLAG_HAS_FLAGS | NBD_FLAG_SEND_FLUSH | NBD_FLAG_SEND_FUA | NBD_FLAG_SEND_TRIM |       \
@@ -50,7 +50,15 @@
 #define NBD_REP_ERR_UNSUP   ((1u << 31) + 1)
 #define NBD_INFO_EXPORT	    0
 
-enum { NBD_CMD_READ, NBD_CMD_WRITE, NBD_CMD_DISC, NBD_CMD_FLUSH, NBD_CMD_TRIM, NBD_CMD_CACHE, NBD_CMD_WRITE_ZEROES };
+enum {
+	NBD_CMD_READ,
+	NBD_CMD_WRITE,
+	NBD_CMD_DISC,
+	NBD_CMD_FLUSH,
+	NBD_CMD_TRIM,
+	NBD_CMD_CACHE,
+	NBD_CMD_WRITE_ZEROES
+};
 #define NBD_CMD_FLAG_FUA (1 << 0)
 
 struct __attribute__((packed)) nbd_request {

@@ -21,7 +21,8 @@ static int fail_open(const char *path, int err, struct ch_error *e)
 		ch_error_set(e, -err, "device %s does not exist", path);
 		return ch_error_hint(e, "see what there is with: lsblk -p");
 	case EBUSY:
-		ch_error_set(e, -err, "device %s is in use: mounted, swapped to, or part of another device",
+		ch_error_set(e, -err,
+			     "device %s is in use: mounted, swapped to, or part of another device",
 			     path);
 		return ch_error_hint(e, "see by what with: lsblk %s", path);
 	case EACCES:
@@ -40,14 +41,15 @@ static int measure(struct ch_blockdev *dev, struct ch_error *e)
 {
 	int sector_bytes = 0, read_only = 0;
 
-	if (ioctl(dev->fd, BLKGETSIZE64, &dev->size_bytes) || ioctl(dev->fd, BLKSSZGET, &sector_bytes) ||
-	    ioctl(dev->fd, BLKROGET, &read_only))
+	if (ioctl(dev->fd, BLKGETSIZE64, &dev->size_bytes) ||
+	    ioctl(dev->fd, BLKSSZGET, &sector_bytes) || ioctl(dev->fd, BLKROGET, &read_only))
 		return ch_error_set(e, -errno, "cannot measure %s: %s", dev->path, strerror(errno));
 	if (read_only)
 		return fail_open(dev->path, EROFS, e);
 	if (sector_bytes > BLOCK_BYTES)
-		return ch_error_set(e, -EINVAL, "device %s has sectors of %d bytes; at most %d work",
-				    dev->path, sector_bytes, BLOCK_BYTES);
+		return ch_error_set(e, -EINVAL,
+				    "device %s has sectors of %d bytes; at most %d work", dev->path,
+				    sector_bytes, BLOCK_BYTES);
 	return 0;
 }
 
@@ -62,7 +64,8 @@ int ch_blockdev_open(const char *path, struct ch_blockdev *ret_dev, struct ch_er
 	if (!S_ISBLK(st.st_mode)) {
 		ch_error_set(e, -ENOTBLK, "%s is not a block device", path);
 		if (S_ISREG(st.st_mode))
-			ch_error_hint(e, "make one of the file with: losetup --find --show %s", path);
+			ch_error_hint(e, "make one of the file with: losetup --find --show %s",
+				      path);
 		else
 			ch_error_hint(e, "see what there is with: lsblk -p");
 		return -ENOTBLK;
@@ -122,7 +125,8 @@ static blkid_probe probe_create(const struct ch_blockdev *dev, struct ch_error *
 	if (!probe || blkid_probe_set_device(probe, dev->fd, 0, 0) ||
 	    blkid_probe_enable_superblocks(probe, 1) ||
 	    blkid_probe_set_superblocks_flags(probe, BLKID_SUBLKS_TYPE | BLKID_SUBLKS_USAGE |
-							     BLKID_SUBLKS_LABEL | BLKID_SUBLKS_MAGIC) ||
+							     BLKID_SUBLKS_LABEL |
+							     BLKID_SUBLKS_MAGIC) ||
 	    blkid_probe_enable_partitions(probe, 1) ||
 	    blkid_probe_set_partitions_flags(probe, BLKID_PARTS_MAGIC)) {
 		blkid_free_probe(probe);
@@ -150,10 +154,13 @@ int ch_blockdev_signature(const struct ch_blockdev *dev, char *ret_what, size_t 
 		(void)blkid_probe_lookup_value(probe, "LABEL", &label, NULL);
 		if (type)
 			(void)snprintf(ret_what, size, "%s%s%s%s%s", type,
-				       usage && !strcmp(usage, "filesystem") ? " file system" : " signature",
-				       label ? " labelled '" : "", label ? label : "", label ? "'" : "");
+				       usage && !strcmp(usage, "filesystem") ? " file system"
+									     : " signature",
+				       label ? " labelled '" : "", label ? label : "",
+				       label ? "'" : "");
 		else
-			(void)snprintf(ret_what, size, "%s partition table", table ? table : "unknown");
+			(void)snprintf(ret_what, size, "%s partition table",
+				       table ? table : "unknown");
 	} else if (found == -2) {
 		(void)snprintf(ret_what, size, "several signatures at once");
 	}

@@ -85,8 +85,7 @@ static void kmsg_reason(int fd, char *ret, size_t size)
 	}
 }
 
-static int fail_create(const struct ch_dm_table *table, int dm_errno, int kmsg,
-		       struct ch_error *e)
+static int fail_create(const struct ch_dm_table *table, int dm_errno, int kmsg, struct ch_error *e)
 {
 	char reason[256] = "";
 	int err = dm_errno ? -dm_errno : -EIO;
@@ -169,10 +168,11 @@ int ch_dm_remove(const char *name, struct ch_error *e)
 	if (!dm_task_set_cookie(task, &cookie, 0))
 		err = ch_error_set(e, -ENOMEM, "cannot prepare a device-mapper request");
 	else if (!dm_task_run(task))
-		err = dm_task_get_errno(task) == EBUSY ?
-			      ch_error_set(e, -EBUSY, "/dev/mapper/%s is in use", name) :
-			      ch_error_set(e, -dm_task_get_errno(task), "cannot remove device %s: %s",
-					   name, strerror(dm_task_get_errno(task)));
+		err = dm_task_get_errno(task) == EBUSY
+			      ? ch_error_set(e, -EBUSY, "/dev/mapper/%s is in use", name)
+			      : ch_error_set(e, -dm_task_get_errno(task),
+					     "cannot remove device %s: %s", name,
+					     strerror(dm_task_get_errno(task)));
 	if (cookie)
 		(void)dm_udev_wait(cookie);
 	else

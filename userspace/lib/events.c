@@ -145,7 +145,8 @@ int ch_events_next(struct ch_events *events, int timeout_ms, struct ch_event *re
 			return CH_EVENTS_LOST;
 		}
 		if (err < 0 && err != -NLE_AGAIN && err != -NLE_INTR)
-			return ch_error_set(e, -EIO, "cannot read the events of the module cohost: %s",
+			return ch_error_set(e, -EIO,
+					    "cannot read the events of the module cohost: %s",
 					    nl_geterror(err));
 		if (timeout_ms >= 0) {
 			uint64_t now = now_ms();
@@ -157,7 +158,8 @@ int ch_events_next(struct ch_events *events, int timeout_ms, struct ch_event *re
 		if (poll(&pollfd, 1, wait_ms) < 0) {
 			if (errno == EINTR)
 				return CH_EVENTS_NONE;
-			return ch_error_set(e, -errno, "cannot wait for events: %s", strerror(errno));
+			return ch_error_set(e, -errno, "cannot wait for events: %s",
+					    strerror(errno));
 		}
 	}
 }

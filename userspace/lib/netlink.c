@@ -55,9 +55,9 @@ int ch_netlink_open(struct ch_netlink *ret_nl, struct ch_error *e)
 	(void)nl_socket_set_msg_buf_size(sock, MESSAGE_BYTES);
 	family = genl_ctrl_resolve(sock, COHOST_GENL_NAME);
 	if (family < 0) {
-		err = family == -NLE_OBJ_NOTFOUND ?
-			      fail_module(e) :
-			      fail_nl(e, family, "cannot ask the kernel for family cohost");
+		err = family == -NLE_OBJ_NOTFOUND
+			      ? fail_module(e)
+			      : fail_nl(e, family, "cannot ask the kernel for family cohost");
 		goto free_sock;
 	}
 	ret_nl->sock = sock;
@@ -97,7 +97,8 @@ static const char *extack_text(struct nlmsghdr *head, size_t skip)
 	if (!(head->nlmsg_flags & NLM_F_ACK_TLVS) || left <= 0)
 		return NULL;
 	if (nla_parse(attrs, NLMSGERR_ATTR_MAX,
-		      (struct nlattr *)((char *)nlmsg_data(head) + NLMSG_ALIGN(skip)), left, NULL) < 0)
+		      (struct nlattr *)((char *)nlmsg_data(head) + NLMSG_ALIGN(skip)), left,
+		      NULL) < 0)
 		return NULL;
 	return attrs[NLMSGERR_ATTR_MSG] ? nla_get_string(attrs[NLMSGERR_ATTR_MSG]) : NULL;
 }
@@ -186,8 +187,8 @@ static int on_message(struct nl_msg *msg, void *arg)
 	return NL_OK;
 }
 
-int ch_netlink_call(struct ch_netlink *nl, const struct ch_netlink_request *req,
-		    struct nl_msg *msg, struct ch_error *e)
+int ch_netlink_call(struct ch_netlink *nl, const struct ch_netlink_request *req, struct nl_msg *msg,
+		    struct ch_error *e)
 {
 	struct call call = {.req = req, .e = e};
 	struct nl_cb *cb;

@@ -101,7 +101,8 @@ static void volume_parse(struct nlattr **attrs, struct ch_volume *volume)
 		ch_netlink_u32(attrs[u32_fields[i].attr],
 			       (uint32_t *)((char *)volume + u32_fields[i].offset));
 	if (!attrs[COHOST_A_VOLUME_COUNTERS] ||
-	    nla_parse_nested(counters, COHOST_A_COUNTERS_MAX, attrs[COHOST_A_VOLUME_COUNTERS], NULL) < 0)
+	    nla_parse_nested(counters, COHOST_A_COUNTERS_MAX, attrs[COHOST_A_VOLUME_COUNTERS],
+			     NULL) < 0)
 		return;
 	for (int i = 0; i <= COHOST_A_COUNTERS_MAX; i++)
 		ch_netlink_u64(counters[i], &volume->counter[i]);
@@ -191,8 +192,10 @@ static int call_one(uint8_t cmd, const char *name, int mode, struct ch_volume *r
 	ch_netlink_close(&nl);
 	if (err == -ENOENT) {
 		ch_error_set(e, err, "no volume '%s' is started", name);
-		return ch_error_hint(e, "list the started ones with: cohostctl volume list; start one "
-					"with: cohostctl volume start %s fast DEV slow DEV", name);
+		return ch_error_hint(e,
+				     "list the started ones with: cohostctl volume list; start one "
+				     "with: cohostctl volume start %s fast DEV slow DEV",
+				     name);
 	}
 	if (err) {
 		ch_error_prefix(e, "volume '%s'", name);
@@ -225,18 +228,22 @@ static int flush_stuck(const struct ch_volume *volume, uint64_t *errors, struct 
 
 	*errors = volume->slow_error ? *errors + 1 : 0;
 	if (volume->state == COHOST_STATE_SUSPENDED) {
-		err = ch_error_set(e, -EBUSY, "volume '%s' is suspended, its flush waits", volume->name);
+		err = ch_error_set(e, -EBUSY, "volume '%s' is suspended, its flush waits",
+				   volume->name);
 		ch_error_hint(e, "let it go on with: dmsetup resume cohost-%s", volume->name);
 	} else if (volume->flush_state == COHOST_FLUSH_STATE_FAILED ||
 		   volume->state == COHOST_STATE_FAILED) {
-		err = ch_error_set(e, -EIO, "volume '%s' could not be flushed: its fast device failed",
+		err = ch_error_set(e, -EIO,
+				   "volume '%s' could not be flushed: its fast device failed",
 				   volume->name);
 		ch_error_hint(e, "look at dmesg and at: cohostctl volume show %s", volume->name);
 	} else if (*errors * FLUSH_POLL_MS >= SLOW_ERROR_MS) {
-		err = ch_error_set(e, -EIO, "volume '%s' could not be flushed: its slow device fails",
+		err = ch_error_set(e, -EIO,
+				   "volume '%s' could not be flushed: its slow device fails",
 				   volume->name);
-		ch_error_hint(e, "nothing is lost: the data is in the log on the fast device, and it is "
-				 "tried again and again; look at dmesg");
+		ch_error_hint(
+			e, "nothing is lost: the data is in the log on the fast device, and it is "
+			   "tried again and again; look at dmesg");
 	}
 	return err;
 }

@@ -15,7 +15,7 @@ struct gauge {
 
 #define GAUGE(member, text)                                                                        \
 	{                                                                                          \
-		#member, text, offsetof(struct ch_volume, member)                                  \
+#member, text, offsetof(struct ch_volume, member)                                  \
 	}
 
 static const struct gauge gauges[] = {
@@ -45,8 +45,8 @@ static uint64_t gauge_value(const struct ch_volume *volume, const struct gauge *
 static json_t *uuid_json(const uint8_t u[COHOST_UUID_LEN])
 {
 	return json_sprintf("%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-			    u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11],
-			    u[12], u[13], u[14], u[15]);
+			    u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10],
+			    u[11], u[12], u[13], u[14], u[15]);
 }
 
 static json_t *counters_json(const struct ch_volume *volume)
@@ -68,16 +68,18 @@ json_t *ch_volume_json(const struct ch_volume *volume)
 	json = json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:b, s:s, s:s, s:i, s:i}", "name",
 			 volume->name, "uuid", uuid_json(volume->uuid), "device",
 			 ch_volume_path(volume->name, path), "state",
-			 ch_volume_state_name(volume->state), "mode", ch_volume_mode_name(volume->mode),
-			 "flush_state", ch_volume_flush_state_name(volume->flush_state), "checkpoints",
+			 ch_volume_state_name(volume->state), "mode",
+			 ch_volume_mode_name(volume->mode), "flush_state",
+			 ch_volume_flush_state_name(volume->flush_state), "checkpoints",
 			 (int)volume->checkpoint_count, "slow_error", (int)volume->slow_error,
 			 "fast_device", volume->fast_device, "slow_device", volume->slow_device,
 			 "dev_major", (int)volume->dev_major, "dev_minor", (int)volume->dev_minor);
 	if (!json)
 		return NULL;
 	for (size_t i = 0; i < GAUGES; i++)
-		(void)json_object_set_new(json, gauges[i].name,
-					  json_integer((json_int_t)gauge_value(volume, &gauges[i])));
+		(void)json_object_set_new(
+			json, gauges[i].name,
+			json_integer((json_int_t)gauge_value(volume, &gauges[i])));
 	(void)json_object_set_new(json, "event_seq", json_integer((json_int_t)volume->event_seq));
 	(void)json_object_set_new(json, "counters", counters_json(volume));
 	return json;
@@ -85,12 +87,13 @@ json_t *ch_volume_json(const struct ch_volume *volume)
 
 json_t *ch_checkpoint_json(const struct ch_checkpoint *checkpoint)
 {
-	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:b, s:b}", "volume", checkpoint->volume,
-			 "epoch", (json_int_t)checkpoint->epoch, "seq", (json_int_t)checkpoint->seq,
-			 "size_bytes", (json_int_t)checkpoint->size_bytes, "base_epoch",
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:i, s:b, s:b}", "volume",
+			 checkpoint->volume, "epoch", (json_int_t)checkpoint->epoch, "seq",
+			 (json_int_t)checkpoint->seq, "size_bytes",
+			 (json_int_t)checkpoint->size_bytes, "base_epoch",
 			 (json_int_t)checkpoint->base_epoch, "created_ns",
-			 (json_int_t)checkpoint->created_ns, "views", (int)checkpoint->views, "full",
-			 (int)checkpoint->full, "lost", (int)checkpoint->lost);
+			 (json_int_t)checkpoint->created_ns, "views", (int)checkpoint->views,
+			 "full", (int)checkpoint->full, "lost", (int)checkpoint->lost);
 }
 
 json_t *ch_event_json(const struct ch_event *event)
@@ -98,15 +101,16 @@ json_t *ch_event_json(const struct ch_event *event)
 	json_t *json;
 
 	json = json_pack("{s:I, s:I, s:s, s:s}", "seq", (json_int_t)event->seq, "time_ns",
-			 (json_int_t)event->time_ns, "type", ch_event_type_name(event->type), "volume",
-			 event->volume);
+			 (json_int_t)event->time_ns, "type", ch_event_type_name(event->type),
+			 "volume", event->volume);
 	if (!json)
 		return NULL;
 	if (event->has_state)
 		(void)json_object_set_new(json, "state",
 					  json_string(ch_volume_state_name(event->state)));
 	if (event->has_mode)
-		(void)json_object_set_new(json, "mode", json_string(ch_volume_mode_name(event->mode)));
+		(void)json_object_set_new(json, "mode",
+					  json_string(ch_volume_mode_name(event->mode)));
 	(void)json_object_set_new(json, "value", json_integer((json_int_t)event->value));
 	(void)json_object_set_new(json, "error", json_integer(event->error));
 	return json;
@@ -119,7 +123,8 @@ static void counter_metrics(const struct ch_volume *volumes, size_t count, int a
 	const char *doc = ch_netlink_counters_attrs[attr].doc;
 
 	fprintf(out, "# TYPE cohost_volume_%s counter\n", name);
-	fprintf(out, "# HELP cohost_volume_%s %s\n", name, doc ? doc : "Since the volume was started.");
+	fprintf(out, "# HELP cohost_volume_%s %s\n", name,
+		doc ? doc : "Since the volume was started.");
 	for (size_t i = 0; i < count; i++)
 		fprintf(out, "cohost_volume_%s_total{volume=\"%s\"} %" PRIu64 "\n", name,
 			volumes[i].name, volumes[i].counter[attr]);
@@ -131,11 +136,13 @@ void ch_volume_metrics(const struct ch_volume *volumes, size_t count, FILE *out)
 		fprintf(out, "# TYPE cohost_volume_%s gauge\n", gauges[g].name);
 		fprintf(out, "# HELP cohost_volume_%s %s\n", gauges[g].name, gauges[g].help);
 		for (size_t i = 0; i < count; i++)
-			fprintf(out, "cohost_volume_%s{volume=\"%s\"} %" PRIu64 "\n", gauges[g].name,
-				volumes[i].name, gauge_value(&volumes[i], &gauges[g]));
+			fprintf(out, "cohost_volume_%s{volume=\"%s\"} %" PRIu64 "\n",
+				gauges[g].name, volumes[i].name,
+				gauge_value(&volumes[i], &gauges[g]));
 	}
-	fprintf(out, "# TYPE cohost_volume_running gauge\n"
-		     "# HELP cohost_volume_running 1 if reads and writes are served without error.\n");
+	fprintf(out,
+		"# TYPE cohost_volume_running gauge\n"
+		"# HELP cohost_volume_running 1 if reads and writes are served without error.\n");
 	for (size_t i = 0; i < count; i++)
 		fprintf(out, "cohost_volume_running{volume=\"%s\"} %d\n", volumes[i].name,
 			volumes[i].state == COHOST_STATE_RUNNING && !volumes[i].slow_error);

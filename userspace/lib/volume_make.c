@@ -35,8 +35,9 @@ struct block {
 
 bool ch_volume_name_valid(const char *name)
 {
-	static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
-				      "._-";
+	static const char allowed[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+		"._-";
 	size_t length = strlen(name);
 
 	return length >= 1 && length < CH_VOLUME_NAME_SIZE && strspn(name, allowed) == length &&
@@ -59,8 +60,9 @@ static int check_name(const char *name, struct ch_error *e)
 	if (ch_volume_name_valid(name))
 		return 0;
 	ch_error_set_exit(e, -EINVAL, CH_EXIT_USAGE, "'%s' is no name for a volume", name);
-	return ch_error_hint(e, "use 1 to %d letters, digits and . _ - beginning with a letter or digit",
-			     COHOST_VOLUME_NAME_MAX);
+	return ch_error_hint(
+		e, "use 1 to %d letters, digits and . _ - beginning with a letter or digit",
+		COHOST_VOLUME_NAME_MAX);
 }
 
 /* The module is there, and no volume of this name is started. */
@@ -224,10 +226,12 @@ static int check_empty(const struct ch_blockdev *dev, struct ch_error *e)
 	if (err)
 		return err;
 	if (fast_check != CH_CHECK_ABSENT || slow_check != CH_CHECK_ABSENT) {
-		const char *name = fast_check == CH_CHECK_OK ? sb.name :
-				   slow_check == CH_CHECK_OK ? slow.name : NULL;
+		const char *name = fast_check == CH_CHECK_OK   ? sb.name
+				   : slow_check == CH_CHECK_OK ? slow.name
+							       : NULL;
 
-		(void)snprintf(what, sizeof(what), name ? "cohost volume '%s'" : "a damaged cohost volume%s",
+		(void)snprintf(what, sizeof(what),
+			       name ? "cohost volume '%s'" : "a damaged cohost volume%s",
 			       name ? name : "");
 		return fail_held(dev->path, what, e);
 	}
@@ -281,10 +285,11 @@ static int load_table(const struct pair *pair, const struct ch_sb *sb, struct ch
 	const u8 *u = sb->uuid;
 
 	dm_name(sb->name, name);
-	(void)snprintf(uuid, sizeof(uuid),
-		       "COHOST-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x",
-		       u[0], u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12],
-		       u[13], u[14], u[15]);
+	(void)snprintf(
+		uuid, sizeof(uuid),
+		"COHOST-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
+		u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
+		u[14], u[15]);
 	(void)snprintf(params, sizeof(params), "%u:%u %u:%u", major(pair->fast.dev),
 		       minor(pair->fast.dev), major(pair->slow.dev), minor(pair->slow.dev));
 	return ch_dm_create(&table, e);
@@ -302,8 +307,8 @@ static void undo_format(const struct ch_volume_spec *spec)
 	pair_close(&pair);
 }
 
-static int format(const struct ch_volume_spec *spec, const struct pair *pair, const struct ch_sb *sb,
-		  struct ch_error *e)
+static int format(const struct ch_volume_spec *spec, const struct pair *pair,
+		  const struct ch_sb *sb, struct ch_error *e)
 {
 	int err = 0;
 
@@ -360,12 +365,13 @@ out:
 
 static int fail_check(const char *path, const char *which, enum ch_check check, struct ch_error *e)
 {
-	ch_error_set(e, check == CH_CHECK_ABSENT ? -ENOENT : -EUCLEAN, "%s is not the %s device of a volume: %s",
-		     path, which, ch_check_text(check));
-	return ch_error_hint(e, check == CH_CHECK_ABSENT ?
-				     "check that fast and slow are not swapped; a new volume is made "
-				     "with: cohostctl volume create" :
-				     "a newer cohost may know it; nothing was changed");
+	ch_error_set(e, check == CH_CHECK_ABSENT ? -ENOENT : -EUCLEAN,
+		     "%s is not the %s device of a volume: %s", path, which, ch_check_text(check));
+	return ch_error_hint(
+		e, check == CH_CHECK_ABSENT
+			   ? "check that fast and slow are not swapped; a new volume is made "
+			     "with: cohostctl volume create"
+			   : "a newer cohost may know it; nothing was changed");
 }
 
 /* Both devices belong to one volume, and it has this name. */
@@ -388,10 +394,12 @@ static int pair_check(const struct pair *pair, const char *name, struct ch_sb *r
 	if (memcmp(ret_sb->uuid, slow.uuid, sizeof(slow.uuid))) {
 		ch_error_set(e, -EINVAL, "%s belongs to volume '%s' and %s to another one, '%s'",
 			     pair->fast.path, ret_sb->name, pair->slow.path, slow.name);
-		return ch_error_hint(e, "each volume has its own pair; find the right ones with: lsblk -p");
+		return ch_error_hint(
+			e, "each volume has its own pair; find the right ones with: lsblk -p");
 	}
 	if (strcmp(ret_sb->name, name)) {
-		ch_error_set(e, -EINVAL, "these devices hold volume '%s', not '%s'", ret_sb->name, name);
+		ch_error_set(e, -EINVAL, "these devices hold volume '%s', not '%s'", ret_sb->name,
+			     name);
 		return ch_error_hint(e, "start it with: cohostctl volume start %s fast %s slow %s",
 				     ret_sb->name, pair->fast.path, pair->slow.path);
 	}
@@ -431,8 +439,10 @@ static int check_views(const char *name, struct ch_error *e)
 			continue;
 		err = ch_error_set(e, -EBUSY, "checkpoint %" PRIu64 " of volume '%s' is being read",
 				   checkpoints[i].epoch, name);
-		ch_error_hint(e, "wait for the sync to end (cohostctl job list), or remove the view "
-				 "with: dmsetup remove cohost-%s@%" PRIu64, name, checkpoints[i].epoch);
+		ch_error_hint(e,
+			      "wait for the sync to end (cohostctl job list), or remove the view "
+			      "with: dmsetup remove cohost-%s@%" PRIu64,
+			      name, checkpoints[i].epoch);
 	}
 	free(checkpoints);
 	return err;
@@ -458,8 +468,10 @@ int ch_volume_stop(const char *name, struct ch_error *e)
 	}
 	if (err == -EBUSY) {
 		ch_error_set(e, err, "volume '%s' is in use", name);
-		return ch_error_hint(e, "unmount it and end what reads it; see who does with: "
-					"lsblk /dev/mapper/%s; fuser -vm /dev/mapper/%s", device, device);
+		return ch_error_hint(e,
+				     "unmount it and end what reads it; see who does with: "
+				     "lsblk /dev/mapper/%s; fuser -vm /dev/mapper/%s",
+				     device, device);
 	}
 	return err;
 }
@@ -507,8 +519,11 @@ int ch_volume_delete(const struct ch_volume_spec *spec, struct ch_error *e)
 			return err;
 	} else if (!spec->fast || !spec->slow) {
 		ch_error_set(e, -ENOENT, "no volume '%s' is started", spec->name);
-		return ch_error_hint(e, "of a stopped one name the devices: cohostctl volume delete %s "
-					"fast DEV slow DEV", spec->name);
+		return ch_error_hint(
+			e,
+			"of a stopped one name the devices: cohostctl volume delete %s "
+			"fast DEV slow DEV",
+			spec->name);
 	}
 	err = pair_open(&found, &pair, e);
 	if (err)

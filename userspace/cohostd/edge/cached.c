@@ -46,8 +46,8 @@ static void crc_init(void)
 	}
 	for (uint32_t i = 0; i < 256; i++)
 		for (int t = 1; t < 8; t++)
-			crc_table[t][i] = crc_table[t - 1][i] >> 8 ^
-					  crc_table[0][crc_table[t - 1][i] & 0xff];
+			crc_table[t][i] =
+				crc_table[t - 1][i] >> 8 ^ crc_table[0][crc_table[t - 1][i] & 0xff];
 }
 
 /* Eight bytes a step ("slicing by 8"); little-endian loads. */
@@ -81,9 +81,20 @@ static bool name_is(const char *name, size_t len, const char *want)
 bool ch_field_dropped(const struct ch_http *h, const char *buf, const char *name, size_t len)
 {
 	static const char *const dropped[] = {
-		"connection", "keep-alive", "proxy-connection", "proxy-authenticate",
-		"proxy-authorization", "proxy-authentication-info", "te", "trailer",
-		"transfer-encoding", "upgrade", "content-length", "age", "date", "cache-status",
+		"connection",
+		"keep-alive",
+		"proxy-connection",
+		"proxy-authenticate",
+		"proxy-authorization",
+		"proxy-authentication-info",
+		"te",
+		"trailer",
+		"transfer-encoding",
+		"upgrade",
+		"content-length",
+		"age",
+		"date",
+		"cache-status",
 	};
 	char token[64];
 
@@ -106,8 +117,9 @@ static int fields_collect(const struct ch_http *h, const char *buf, char *out, s
 
 		if (ch_field_dropped(h, buf, buf + f->name.off, f->name.len))
 			continue;
-		n = snprintf(out + *len, CH_CACHED_FIELDS - *len, "%.*s: %.*s\r\n", (int)f->name.len,
-			     buf + f->name.off, (int)f->value.len, buf + f->value.off);
+		n = snprintf(out + *len, CH_CACHED_FIELDS - *len, "%.*s: %.*s\r\n",
+			     (int)f->name.len, buf + f->name.off, (int)f->value.len,
+			     buf + f->value.off);
 		if (n < 0 || (size_t)n >= CH_CACHED_FIELDS - *len)
 			return -E2BIG;
 		*len += (size_t)n;
@@ -350,8 +362,8 @@ static int head_check(unsigned char *head, struct head *h)
 	memcpy(head, h, sizeof(*h));
 	if (ch_crc32c(0, head, CH_CACHED_HEAD) != crc)
 		return -EBADMSG;
-	if (sizeof(*h) + le16toh(h->site_len) + le16toh(h->path_len) + 2u +
-		    le16toh(h->fields_len) > CH_CACHED_HEAD)
+	if (sizeof(*h) + le16toh(h->site_len) + le16toh(h->path_len) + 2u + le16toh(h->fields_len) >
+	    CH_CACHED_HEAD)
 		return -EBADMSG;
 	return h->date[sizeof(h->date) - 1] == '\0' ? 0 : -EBADMSG;
 }

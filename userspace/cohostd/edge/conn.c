@@ -248,7 +248,9 @@ static bool rx_room(struct ch_conn *c, size_t want_size)
 		c->rx_pos = 0;
 	}
 	if (c->rx_size < want_size && (!c->rx || c->rx_len == c->rx_size || c->body_active)) {
-		size_t size = c->rx && !c->body_active ? want_size : c->body_active ? want_size : RX_FIRST;
+		size_t size = c->rx && !c->body_active ? want_size
+			      : c->body_active	       ? want_size
+						       : RX_FIRST;
 		char *rx = realloc(c->rx, size);
 
 		if (!rx)

@@ -22,9 +22,9 @@
 #include "cohostd/ipc/worker.h"
 #include "lib/log.h"
 
-#define RING_ENTRIES 256
+#define RING_ENTRIES	256
 #define ACCEPT_RETRY_MS 100
-#define STOP_MS 1000
+#define STOP_MS		1000
 
 int64_t ch_edge_time_s(void)
 {
@@ -86,7 +86,8 @@ static int listeners_create(struct ch_edge *edge, struct ch_error *e)
 			(void)snprintf(name, sizeof(name), "listen:%s", site->listen);
 			l->fd = ch_worker_fd(edge->worker, name);
 			if (l->fd < 0)
-				return ch_error_set(e, -ENOENT, "no listening socket for %s was handed over",
+				return ch_error_set(e, -ENOENT,
+						    "no listening socket for %s was handed over",
 						    site->listen);
 		}
 		l->ingest |= site->ingest;

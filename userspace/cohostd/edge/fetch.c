@@ -67,8 +67,9 @@ static void on_connect_deadline(struct ch_timer *timer)
 {
 	struct ch_fetch *f = ch_container_of(timer, struct ch_fetch, deadline);
 
-	fetch_end(f, -ETIMEDOUT, f->up->addr_len ? "no connection within the time limit" :
-						   "the origin's name cannot be resolved");
+	fetch_end(f, -ETIMEDOUT,
+		  f->up->addr_len ? "no connection within the time limit"
+				  : "the origin's name cannot be resolved");
 }
 
 static void on_body_deadline(struct ch_timer *timer)
@@ -117,7 +118,8 @@ static void connect_new(struct ch_fetch *f)
 
 	f->reused = false;
 	f->request_sent = 0;
-	f->fd = socket(f->up->addr_len ? f->up->addr.ss_family : AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	f->fd = socket(f->up->addr_len ? f->up->addr.ss_family : AF_INET,
+		       SOCK_STREAM | SOCK_CLOEXEC, 0);
 	if (f->fd < 0 || f->up->addr_len == 0) {
 		/* told from the ring, as every failure */
 		ch_timer_after_ms(f->ring, &f->deadline, on_connect_deadline, 0);
@@ -200,8 +202,8 @@ static void answer_done(struct ch_fetch *f)
 
 static void head_parse(struct ch_fetch *f)
 {
-	ssize_t n = ch_http_parse_response(&f->http, f->buf + f->pos, f->len - f->pos,
-					   f->head_request);
+	ssize_t n =
+		ch_http_parse_response(&f->http, f->buf + f->pos, f->len - f->pos, f->head_request);
 
 	if (n == -EAGAIN) {
 		if (f->len == CH_FETCH_BUF)
@@ -370,9 +372,17 @@ struct ch_fetch *ch_fetch_start(struct ch_ring *ring, struct ch_upstream *up, ch
 		free(request);
 		return NULL;
 	}
-	*f = (struct ch_fetch){.ring = ring, .up = up, .ops = ops, .arg = arg, .buf = f->buf,
-			       .fd = -1, .refs = 1, .request = request, .request_len = len,
-			       .head_request = head_request, .has_body = has_body};
+	*f = (struct ch_fetch){.ring = ring,
+			       .up = up,
+			       .ops = ops,
+			       .arg = arg,
+			       .buf = f->buf,
+			       .fd = -1,
+			       .refs = 1,
+			       .request = request,
+			       .request_len = len,
+			       .head_request = head_request,
+			       .has_body = has_body};
 	ch_http_reset(&f->http);
 	up->fetches++;
 	ch_upstream_resolve(up, (int64_t)(ch_ring_now_ns(ring) / 1000000000 + 1));

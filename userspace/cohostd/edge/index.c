@@ -96,7 +96,7 @@ static void grow(struct ch_cache_index *index)
 }
 
 struct ch_object *ch_cache_index_find(struct ch_cache_index *index, const struct ch_site *site,
-				const char *path)
+				      const char *path)
 {
 	uint64_t hash = hash_name(site, path);
 	struct ch_object *o = index->buckets[hash & (index->buckets_count - 1)];
@@ -125,7 +125,8 @@ static void forget_ingest(struct ch_cache_index *index)
 	}
 }
 
-struct ch_object *ch_cache_index_add(struct ch_cache_index *index, struct ch_site *site, const char *path)
+struct ch_object *ch_cache_index_add(struct ch_cache_index *index, struct ch_site *site,
+				     const char *path)
 {
 	struct ch_object *o = calloc(1, sizeof(*o));
 	struct ch_object **bucket;

@@ -53,9 +53,10 @@ void ch_cache_index_destroy(struct ch_cache_index *index);
 
 /* NULL when it is not there. Marks it as used. No reference is taken. */
 struct ch_object *ch_cache_index_find(struct ch_cache_index *index, const struct ch_site *site,
-				const char *path);
+				      const char *path);
 /* A new, empty entry (there must be none of that name); NULL when out of memory. */
-struct ch_object *ch_cache_index_add(struct ch_cache_index *index, struct ch_site *site, const char *path);
+struct ch_object *ch_cache_index_add(struct ch_cache_index *index, struct ch_site *site,
+				     const char *path);
 /* Takes it out (and off the fast path); it lives on while it is referenced. */
 void ch_cache_index_remove(struct ch_cache_index *index, struct ch_object *o);
 

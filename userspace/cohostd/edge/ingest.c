@@ -231,9 +231,10 @@ static void put_end(void *arg, int err)
 		put_finish(p);
 		return;
 	}
-	ch_log_write(LOG_WARNING, CH_FIELDS({"SITE", p->site->name}, {"PATH_NAME", p->path}),
-		     "site %s: upload of %s broke off after %llu bytes; what was there before stays",
-		     p->site->name, p->path, (unsigned long long)p->size);
+	ch_log_write(
+		LOG_WARNING, CH_FIELDS({"SITE", p->site->name}, {"PATH_NAME", p->path}),
+		"site %s: upload of %s broke off after %llu bytes; what was there before stays",
+		p->site->name, p->path, (unsigned long long)p->size);
 	p->aborted = true;
 	if (!ch_op_busy(&p->op))
 		put_discard(p);
@@ -270,8 +271,9 @@ void ch_ingest_put(struct ch_conn *c)
 		ch_conn_close(c);
 		return;
 	}
-	(void)snprintf(p->temp, sizeof(p->temp), "%llx-%d-%llu", (unsigned long long)ch_edge_time_s(),
-		       (int)getpid(), (unsigned long long)p->seq);
+	(void)snprintf(p->temp, sizeof(p->temp), "%llx-%d-%llu",
+		       (unsigned long long)ch_edge_time_s(), (int)getpid(),
+		       (unsigned long long)p->seq);
 	ch_ring_openat(p->edge->ring, &p->op, on_temp, p->site->tmp_fd, p->temp,
 		       O_RDWR | O_CREAT | O_EXCL, 0644);
 }
@@ -355,8 +357,8 @@ static void on_folder(struct ch_folder *folder, int err)
 			q->superseded = true;
 			ch_hold_cancel(&q->hold);
 		}
-	ch_ring_renameat(p->edge->ring, &p->op, on_renamed, p->site->tmp_fd, p->temp,
-			 p->folder.fd, p->folder.base);
+	ch_ring_renameat(p->edge->ring, &p->op, on_renamed, p->site->tmp_fd, p->temp, p->folder.fd,
+			 p->folder.base);
 }
 
 static void put_place(struct ch_put *p)
@@ -437,8 +439,8 @@ static void on_synced(struct ch_op *op, int res, uint32_t flags)
 		put_discard(p);
 		return;
 	}
-	ch_ring_statx(p->edge->ring, &p->op, on_stat, p->fd, "", AT_EMPTY_PATH,
-		      STATX_BASIC_STATS, &p->stx);
+	ch_ring_statx(p->edge->ring, &p->op, on_stat, p->fd, "", AT_EMPTY_PATH, STATX_BASIC_STATS,
+		      &p->stx);
 }
 
 static void put_finish(struct ch_put *p)
@@ -468,15 +470,17 @@ static void removal_done(struct removal *r, int err)
 			ch_cache_index_remove(c->edge->index, o);
 		ch_promote_forget(c->edge->promote, c->site, c->path);
 	}
-	ch_conn_result(c, err == 0 ? CH_RESULT_DELETED :
-			  err == -ENOENT ? CH_RESULT_NOT_FOUND : CH_RESULT_ERROR);
+	ch_conn_result(c, err == 0	   ? CH_RESULT_DELETED
+			  : err == -ENOENT ? CH_RESULT_NOT_FOUND
+					   : CH_RESULT_ERROR);
 	if (!c->closing) {
 		if (err == 0)
 			ch_reply_status(c, 204);
 		else if (err == -ENOENT || err == -ENOTDIR)
 			ch_reply_status(c, 404);
 		else
-			ch_reply_text(c, err == -EISDIR || err == -EPERM ? 409 : 500, strerror(-err));
+			ch_reply_text(c, err == -EISDIR || err == -EPERM ? 409 : 500,
+				      strerror(-err));
 	}
 	ch_folder_close(&r->folder);
 	ch_conn_put(c);
@@ -495,7 +499,8 @@ static void on_removal_folder(struct ch_folder *folder, int err)
 	if (err < 0)
 		removal_done(r, err);
 	else
-		ch_ring_unlinkat(r->conn->edge->ring, &r->op, on_removed, folder->fd, folder->base, 0);
+		ch_ring_unlinkat(r->conn->edge->ring, &r->op, on_removed, folder->fd, folder->base,
+				 0);
 }
 
 static void delete_now(struct ch_conn *c)

@@ -74,7 +74,9 @@ static int bank_put(const struct ch_keep *keep, uint64_t id, int fd, int memfd)
 		char bytes[CMSG_SPACE(2 * sizeof(int))];
 	} control;
 	struct iovec iov = {&id, sizeof(id)};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
 			     .msg_controllen = sizeof(control)};
 	struct cmsghdr *cmsg;
 	int fds[2] = {fd, memfd};
@@ -96,7 +98,9 @@ static int bank_peek(const struct ch_keep *keep, uint64_t *ret_id, int ret_fds[2
 		char bytes[CMSG_SPACE(2 * sizeof(int))];
 	} control;
 	struct iovec iov = {ret_id, sizeof(*ret_id)};
-	struct msghdr msg = {.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control,
+	struct msghdr msg = {.msg_iov = &iov,
+			     .msg_iovlen = 1,
+			     .msg_control = &control,
 			     .msg_controllen = sizeof(control)};
 	struct cmsghdr *cmsg;
 
@@ -104,8 +108,7 @@ static int bank_peek(const struct ch_keep *keep, uint64_t *ret_id, int ret_fds[2
 	if (recvmsg(keep->rx, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
 		return -errno;
 	cmsg = CMSG_FIRSTHDR(&msg);
-	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS &&
-	    cmsg->cmsg_len == CMSG_LEN(2 * sizeof(int)))
+	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS && cmsg->cmsg_len == CMSG_LEN(2 * sizeof(int)))
 		memcpy(ret_fds, CMSG_DATA(cmsg), 2 * sizeof(int));
 	return 0;
 }
@@ -367,7 +370,8 @@ void ch_keep_restore(struct ch_keep *keep, ch_keep_fn fn)
 
 		all = f->next;
 		if (err < 0) {
-			ch_log_warning("an ingest connection could not be taken over: %s", strerror(-err));
+			ch_log_warning("an ingest connection could not be taken over: %s",
+				       strerror(-err));
 			(void)shutdown(f->fd, SHUT_RDWR);
 			ch_kept_close(keep, f->kept);
 			close(f->fd);

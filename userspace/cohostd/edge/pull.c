@@ -109,8 +109,9 @@ static void serve(struct ch_conn *c, struct ch_cached *k, const struct served *h
 	}
 	ch_reply_begin_dated(c, range == CH_RANGE_PART ? 206 : k->status, k->date);
 	if (range == CH_RANGE_PART)
-		ch_reply_field(c, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)first,
-			       (unsigned long long)(first + len - 1), (unsigned long long)k->size);
+		ch_reply_field(c, "Content-Range", "bytes %llu-%llu/%llu",
+			       (unsigned long long)first, (unsigned long long)(first + len - 1),
+			       (unsigned long long)k->size);
 	reply_fields(c, k, how);
 	ch_reader_start(c, k, first, k->length_known ? (int64_t)len : -1);
 }
@@ -132,8 +133,8 @@ static void publish(struct ch_edge *edge, struct ch_object *o)
 		return;
 	}
 	age = ch_cached_age(k, ch_edge_time_s());
-	ch_promote_cached(edge->promote, o, k->status, fields, (size_t)n, k->etag, k->small, k->size,
-			  age, k->lifetime_s - age, k->lifetime_s + k->sie_s - age);
+	ch_promote_cached(edge->promote, o, k->status, fields, (size_t)n, k->etag, k->small,
+			  k->size, age, k->lifetime_s - age, k->lifetime_s + k->sie_s - age);
 }
 
 struct hit {
@@ -213,8 +214,8 @@ void ch_pull_upstream_good(struct ch_site *site)
 	site->slow = false;
 	if (!ch_upstream_good(&site->upstream, ch_edge_time_s()))
 		return;
-	ch_log_write(LOG_NOTICE, CH_FIELDS({"SITE", site->name}), "site %s: origin %s answers again",
-		     site->name, site->upstream.authority);
+	ch_log_write(LOG_NOTICE, CH_FIELDS({"SITE", site->name}),
+		     "site %s: origin %s answers again", site->name, site->upstream.authority);
 	ch_promote_upstream(site->edge->promote, site);
 	ch_timer_stop(site->edge->ring, &site->probe_timer);
 	ch_object_put(site->probe_object);
@@ -234,8 +235,8 @@ void ch_pull_upstream_bad(struct ch_site *site, struct ch_object *o, const char 
 	if (!changed)
 		return;
 	ch_log_write(LOG_WARNING, CH_FIELDS({"SITE", site->name}),
-		     "site %s: origin %s is down: %s; what is stored is served meanwhile", site->name,
-		     site->upstream.authority, why);
+		     "site %s: origin %s is down: %s; what is stored is served meanwhile",
+		     site->name, site->upstream.authority, why);
 	ch_promote_upstream(site->edge->promote, site);
 	ch_timer_after_ms(site->edge->ring, &site->probe_timer, on_probe, PROBE_MS);
 }
@@ -398,8 +399,8 @@ static void on_written(void *arg, int err)
 	if (err < 0 && !f->opened) {
 		/* no room on the disk: nobody has been promised anything yet */
 		ch_log_write(LOG_WARNING, CH_FIELDS({"SITE", f->site->name}),
-			     "site %s: %s cannot be stored (%s): it is passed through", f->site->name,
-			     f->object->path, strerror(-err));
+			     "site %s: %s cannot be stored (%s): it is passed through",
+			     f->site->name, f->object->path, strerror(-err));
 		f->object->pass_until_ns = ch_ring_now_ns(f->edge->ring) + PASS_NS;
 		waiters_pass(f);
 		flight_end(f);
@@ -628,9 +629,10 @@ static bool may_probe(struct ch_site *site, const struct ch_object *o)
 static void pull_stale(struct ch_conn *c, struct ch_object *o, enum ch_fresh_state state)
 {
 	struct ch_site *site = c->site;
-	bool at_once = state == CH_STALE_REVALIDATE ||
-		       (state == CH_STALE_ERROR && (site->upstream.down || site->slow ||
-						    o->retry_ns > ch_ring_now_ns(site->edge->ring)));
+	bool at_once =
+		state == CH_STALE_REVALIDATE ||
+		(state == CH_STALE_ERROR && (site->upstream.down || site->slow ||
+					     o->retry_ns > ch_ring_now_ns(site->edge->ring)));
 
 	if (at_once) {
 		if (may_probe(site, o))

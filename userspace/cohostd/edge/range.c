@@ -83,7 +83,8 @@ bool ch_etag_match(const char *value, size_t len, const char *etag)
 		if (p >= end)
 			return false;
 		p++;
-		if ((size_t)(p - start) == strlen(etag) && !memcmp(start, etag, (size_t)(p - start)))
+		if ((size_t)(p - start) == strlen(etag) &&
+		    !memcmp(start, etag, (size_t)(p - start)))
 			return true;
 	}
 	return false;
@@ -125,8 +126,7 @@ enum ch_range ch_range_of(const struct ch_http *h, const char *buf, const char *
 		if (etag[0] != '"' || !ch_slice_eq(buf, f->value, etag))
 			return CH_RANGE_NONE;
 	} else if (f) {
-		if (modified < 0 ||
-		    ch_http_date_parse(buf + f->value.off, f->value.len, &t) < 0 ||
+		if (modified < 0 || ch_http_date_parse(buf + f->value.off, f->value.len, &t) < 0 ||
 		    modified != (int64_t)t)
 			return CH_RANGE_NONE;
 	}

@@ -26,9 +26,10 @@ static json_t *object_json(struct ch_edge *edge, const struct ch_object *o)
 	bool fresh = !k || ch_cached_state(k, now) == CH_FRESH;
 	bool published = o->fp != CH_FP_NO_OBJECT;
 
-	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:b}", "site", o->site->name,
-			 "host", o->site->hosts_count ? o->site->hosts[0] : "", "path", o->path,
-			 "size_bytes", (json_int_t)o->size, "hits", (json_int_t)o->hits, "hits_inband",
+	return json_pack("{s:s, s:s, s:s, s:I, s:I, s:I, s:s, s:I, s:I, s:b}", "site",
+			 o->site->name, "host", o->site->hosts_count ? o->site->hosts[0] : "",
+			 "path", o->path, "size_bytes", (json_int_t)o->size, "hits",
+			 (json_int_t)o->hits, "hits_inband",
 			 (json_int_t)ch_promote_hits(edge->promote, o), "state",
 			 fresh ? "fresh" : "stale", "age_s", (json_int_t)age, "ttl_s",
 			 (json_int_t)(k ? k->lifetime_s - age : 0), "published", published);
@@ -149,9 +150,9 @@ static void gauges(FILE *out, struct ch_edge *edge)
 	};
 
 	for (size_t i = 0; i < sizeof(table) / sizeof(table[0]); i++)
-		fprintf(out, "# TYPE %s gauge\n# HELP %s %s\n%s{worker=\"%u\"} %llu\n", table[i].name,
-			table[i].name, table[i].help, table[i].name, edge->worker->instance,
-			(unsigned long long)table[i].value);
+		fprintf(out, "# TYPE %s gauge\n# HELP %s %s\n%s{worker=\"%u\"} %llu\n",
+			table[i].name, table[i].name, table[i].help, table[i].name,
+			edge->worker->instance, (unsigned long long)table[i].value);
 }
 
 void ch_report_metrics(struct ch_worker *w, struct ch_call *call)
@@ -168,14 +169,16 @@ void ch_report_metrics(struct ch_worker *w, struct ch_call *call)
 		return;
 	}
 	requests(out, edge);
-	family(out, edge, "cohost_edge_sent_bytes", "counter", "Bytes sent to clients.", false, sent);
+	family(out, edge, "cohost_edge_sent_bytes", "counter", "Bytes sent to clients.", false,
+	       sent);
 	family(out, edge, "cohost_edge_received_bytes", "counter",
 	       "Bytes of request bodies received.", false, received);
 	family(out, edge, "cohost_edge_disk_full", "counter",
 	       "Uploads not stored because the disk was full.", false, disk_full);
-	family(out, edge, "cohost_edge_upstream_up", "gauge", "1 when the origin answers.", true, up);
-	family(out, edge, "cohost_edge_upstream_fetches", "counter", "Exchanges with the origin.", true,
-	       fetches);
+	family(out, edge, "cohost_edge_upstream_up", "gauge", "1 when the origin answers.", true,
+	       up);
+	family(out, edge, "cohost_edge_upstream_fetches", "counter", "Exchanges with the origin.",
+	       true, fetches);
 	family(out, edge, "cohost_edge_upstream_failures", "counter", "Of them failed.", true,
 	       failures);
 	gauges(out, edge);

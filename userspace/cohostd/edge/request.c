@@ -22,8 +22,7 @@ struct text {
 	int failed;
 };
 
-static void add(struct text *t, const char *fmt, ...)
-	__attribute__((format(printf, 2, 3)));
+static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 static void add(struct text *t, const char *fmt, ...)
 {
@@ -50,15 +49,16 @@ static char *finish(struct text *t, size_t *ret_len)
 	return t->buf;
 }
 
-char *ch_request_shared(const struct ch_site *site, const char *target,
-			const struct ch_cached *old, size_t *ret_len)
+char *ch_request_shared(const struct ch_site *site, const char *target, const struct ch_cached *old,
+			size_t *ret_len)
 {
 	struct text t = {.buf = malloc(SIZE_MAX_REQUEST)};
 
 	if (!t.buf)
 		return NULL;
-	add(&t, "GET %s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: cohost\r\nAccept: */*\r\n"
-		"Accept-Encoding: identity\r\n",
+	add(&t,
+	    "GET %s%s HTTP/1.1\r\nHost: %s\r\nUser-Agent: cohost\r\nAccept: */*\r\n"
+	    "Accept-Encoding: identity\r\n",
 	    site->upstream.prefix, target, site->upstream.authority);
 	if (site->hosts_count > 0)
 		add(&t, "X-Forwarded-Host: %s\r\n", site->hosts[0]);
@@ -86,7 +86,8 @@ char *ch_request_own(const struct ch_conn *c, size_t *ret_len)
 		const char *name = buf + f->name.off;
 
 		if (ch_field_dropped(h, buf, name, f->name.len) ||
-		    ch_slice_caseeq(buf, f->name, "host") || ch_slice_caseeq(buf, f->name, "expect"))
+		    ch_slice_caseeq(buf, f->name, "host") ||
+		    ch_slice_caseeq(buf, f->name, "expect"))
 			continue;
 		add(&t, "%.*s: %.*s\r\n", (int)f->name.len, name, (int)f->value.len,
 		    buf + f->value.off);

@@ -39,7 +39,8 @@ static void options(struct ch_conn *c)
 	ch_reply_begin(c, 204);
 	ch_reply_field(c, "Access-Control-Allow-Origin", "*");
 	ch_reply_field(c, "Access-Control-Allow-Methods", "GET, HEAD, OPTIONS");
-	ch_reply_field(c, "Access-Control-Allow-Headers", "Range, If-None-Match, If-Modified-Since");
+	ch_reply_field(c, "Access-Control-Allow-Headers",
+		       "Range, If-None-Match, If-Modified-Since");
 	ch_reply_field(c, "Access-Control-Max-Age", "86400");
 	ch_reply_field(c, "Allow", "GET, HEAD, OPTIONS");
 	ch_reply_send(c, 0, NULL, NULL);

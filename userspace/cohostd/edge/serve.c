@@ -111,7 +111,8 @@ static void not_found(struct file *f, int err)
 
 	ch_conn_result(c, gone ? CH_RESULT_NOT_FOUND : CH_RESULT_ERROR);
 	if (!c->closing)
-		ch_reply_text(c, gone ? 404 : 500, gone ? "no such object" : "cannot read the object");
+		ch_reply_text(c, gone ? 404 : 500,
+			      gone ? "no such object" : "cannot read the object");
 	file_close(f);
 }
 
@@ -168,8 +169,9 @@ static void file_answer(struct file *f)
 	ch_reply_begin(c, range == CH_RANGE_PART ? 206 : 200);
 	ch_reply_field(c, "Content-Type", "%s", ch_path_type(c->path));
 	if (range == CH_RANGE_PART)
-		ch_reply_field(c, "Content-Range", "bytes %llu-%llu/%llu", (unsigned long long)first,
-			       (unsigned long long)(first + len - 1), (unsigned long long)size);
+		ch_reply_field(c, "Content-Range", "bytes %llu-%llu/%llu",
+			       (unsigned long long)first, (unsigned long long)(first + len - 1),
+			       (unsigned long long)size);
 	common_fields(c, &f->stx, etag);
 	f->at = first;
 	ch_reply_send(c, (int64_t)len, &file_source, f);

@@ -61,11 +61,14 @@ static int site_ingest_init(struct ch_site *site, struct ch_error *e)
 		return ch_error_set(e, -ENOENT, "site %s: its ingest directory was not handed over",
 				    site->name);
 	if (mkdirat(site->dir_fd, TMP_DIR, 0750) < 0 && errno != EEXIST)
-		return ch_error_set(e, -errno, "site %s: cannot write into its ingest directory: %s",
+		return ch_error_set(e, -errno,
+				    "site %s: cannot write into its ingest directory: %s",
 				    site->name, strerror(errno));
-	site->tmp_fd = openat(site->dir_fd, TMP_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
+	site->tmp_fd =
+		openat(site->dir_fd, TMP_DIR, O_RDONLY | O_DIRECTORY | O_CLOEXEC | O_NOFOLLOW);
 	if (site->tmp_fd < 0)
-		return ch_error_set(e, -errno, "site %s: cannot open %s in its ingest directory: %s",
+		return ch_error_set(e, -errno,
+				    "site %s: cannot open %s in its ingest directory: %s",
 				    site->name, TMP_DIR, strerror(errno));
 	return 0;
 }

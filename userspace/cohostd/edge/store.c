@@ -114,9 +114,11 @@ int ch_store_create(struct ch_edge *edge, struct ch_store **ret, struct ch_error
 	err = cache_fd < 0 ? -ENOENT : open_all(s, cache_fd);
 	if (err < 0) {
 		ch_store_destroy(s);
-		(void)ch_error_set(e, err, "the cache directory cannot be used: %s", strerror(-err));
-		return ch_error_hint(e, "check edge.cache_dir: it must exist, be writable for the user "
-					"of the worker, and have space");
+		(void)ch_error_set(e, err, "the cache directory cannot be used: %s",
+				   strerror(-err));
+		return ch_error_hint(
+			e, "check edge.cache_dir: it must exist, be writable for the user "
+			   "of the worker, and have space");
 	}
 	*ret = s;
 	return 0;
@@ -228,8 +230,10 @@ static void on_scan(struct ch_timer *timer)
 				closedir(s->scan_dir);
 			s->scan_dir = NULL;
 			s->scan_folder++;
-		} else if (entry->d_name[0] != '.' && strlen(entry->d_name) == 30) { /* the rest of the hash */
-			(void)snprintf(name, sizeof(name), "%02x/%s", s->scan_folder, entry->d_name);
+		} else if (entry->d_name[0] != '.' &&
+			   strlen(entry->d_name) == 30) { /* the rest of the hash */
+			(void)snprintf(name, sizeof(name), "%02x/%s", s->scan_folder,
+				       entry->d_name);
 			(void)load(s, name);
 			n++;
 		}
@@ -294,7 +298,8 @@ bool ch_store_make_room(struct ch_store *s)
 
 	if (!s)
 		return false;
-	for (o = s->edge->index->oldest; o && count < ROOM_OBJECTS && bytes < ROOM_BYTES; o = newer) {
+	for (o = s->edge->index->oldest; o && count < ROOM_OBJECTS && bytes < ROOM_BYTES;
+	     o = newer) {
 		newer = o->newer;
 		if (o->site->ingest || o->flight)
 			continue;
@@ -463,7 +468,8 @@ void ch_writing_commit(struct ch_writing *w)
 	c->length_known = true;
 	ch_cached_name(w->object->site->name, w->object->path, c->name);
 	w->head = malloc(CH_CACHED_HEAD);
-	err = w->head ? ch_cached_encode(c, w->object->site->name, w->object->path, w->head) : -ENOMEM;
+	err = w->head ? ch_cached_encode(c, w->object->site->name, w->object->path, w->head)
+		      : -ENOMEM;
 	if (err < 0) {
 		writing_done(w, err);
 		return;

@@ -70,7 +70,8 @@ static void take_address(struct ch_upstream *up, const struct addrinfo *list)
 static bool resolve_numeric(struct ch_upstream *up)
 {
 	struct addrinfo hints = {.ai_socktype = SOCK_STREAM,
-				 .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV}, *list = NULL;
+				 .ai_flags = AI_NUMERICHOST | AI_NUMERICSERV},
+			*list = NULL;
 
 	if (getaddrinfo(up->host, up->port, &hints, &list) != 0)
 		return false;
@@ -127,7 +128,8 @@ int ch_upstream_init(struct ch_upstream *up, const char *site, const char *url,
 	up->connect_timeout_ms = connect_timeout_ms;
 	up->first_byte_timeout_ms = first_byte_timeout_ms;
 	if (split_url(up, url, up->host, sizeof(up->host), up->port, sizeof(up->port)) < 0) {
-		(void)ch_error_set(e, -EINVAL, "site %s: origin %s is no http:// address", site, url);
+		(void)ch_error_set(e, -EINVAL, "site %s: origin %s is no http:// address", site,
+				   url);
 		return ch_error_hint(e, "write it as http://HOST[:PORT][/PREFIX]");
 	}
 	up->numeric = resolve_numeric(up);
