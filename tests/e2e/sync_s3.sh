@@ -38,7 +38,7 @@ result() { # STATUS NAME
 command -v radosgw >/dev/null || { echo "1..0 # SKIP radosgw is not installed"; exit 4; }
 echo "1..$tests"
 port=$((20000 + $$ % 20000))
-while ss -Hltn "sport = :$port" | grep -q .; do port=$((port + 1)); done
+while [ -n "$(ss -Hltn "sport = :$port")" ]; do port=$((port + 1)); done
 keys=$("$s3" start --dir "$work/s3" --port "$port" --size 2147483648) || { echo "Bail out! no S3 server"; exit 1; }
 endpoint='' access='' secret=''
 eval "$keys"

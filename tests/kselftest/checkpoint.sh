@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # A checkpoint is exactly what the volume held, however it is written to afterwards; the
 # changed extents are a superset of what changed, and close to it.
+# shellcheck source=common
 . "$(dirname "$0")/common"
 setup
 

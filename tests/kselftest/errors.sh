@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # What a new user gets wrong: each gives its exit status and a clear sentence, and leaves
 # nothing behind: no device-mapper device, and not one byte of the devices changed.
+# shellcheck source=common
 . "$(dirname "$0")/common"
 setup
 

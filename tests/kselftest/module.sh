@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: MIT
 # The module loads and unloads, brings its netlink family and its tracepoints, and builds
 # for every kernel whose headers are installed.
+# shellcheck source=common
 . "$(dirname "$0")/common"
 setup
 

@@ -3,6 +3,7 @@
 # What was acknowledged is there after a volume went away without being stopped: its table
 # torn out while it is open, and a copy of both devices taken at one moment under writes
 # (what a power cut leaves, if the devices lose nothing; tools/vm cut tests those that do).
+# shellcheck source=common
 . "$(dirname "$0")/common"
 setup
 

@@ -3,6 +3,7 @@
 # A volume in daily use: made, listed as text and JSON, a file system on it, flushes
 # counted, emptied to the slow device and compared there, stopped and started. Meanwhile
 # `cohostctl monitor` and the tracepoints tell of it.
+# shellcheck source=common
 . "$(dirname "$0")/common"
 setup
 

@@ -5,6 +5,7 @@
 #
 # Live ingest with a real encoder, and what viewers get of it.
 set -eu -o pipefail
+# shellcheck source=../helpers/edge.bash
 . "$(dirname "$0")/../helpers/edge.bash"
 edge_begin "$@"
 edge_start

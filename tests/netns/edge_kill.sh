@@ -5,6 +5,7 @@
 # with one connection for all files (-http_persistent 1) and with one for each, and
 # no slow upload breaks off in its middle. Viewers' cached objects survive as well.
 set -eu -o pipefail
+# shellcheck source=../helpers/edge.bash
 . "$(dirname "$0")/../helpers/edge.bash"
 edge_begin "$@"
 edge_start
@@ -33,7 +34,7 @@ for mode in "" --single-use; do
 	"$top/tools/lab/live" "$url/$name/s.m3u8" --seconds 7 --list 100 --copy "$tmp/$name" $mode \
 		2>>"$tmp/log" &
 	encoder=$!
-	pids+=($encoder)
+	pids+=("$encoder")
 	sleep 1
 	kills=$(kill_while $encoder)
 	wait $encoder || true

@@ -7,6 +7,7 @@
 # under load: no error and no stall for what is stored, 504 within a second for what
 # is not. And what a cache must get right on ordinary days.
 set -eu -o pipefail
+# shellcheck source=../helpers/edge.bash
 . "$(dirname "$0")/../helpers/edge.bash"
 edge_begin "$@"
 origin start --port 8081 >/dev/null
@@ -42,7 +43,6 @@ same "POST passes through" "$(vod -X POST -d x $url/echo)" "POST /echo"
 
 # one fetch for all who wait; the answer begins before the origin's body has ended
 head -c 3000000 /dev/urandom >"$www/slow/new.bin"
-start=$(now_ms)
 for i in 1 2 3 4 5; do vod -o "$tmp/new$i" -w '%{time_starttransfer}\n' $url/slow/new.bin >"$tmp/t$i" & pids+=($!); last=$!; done
 wait $last
 sleep 0.3
@@ -65,7 +65,7 @@ viewers() { # SECONDS: curls in open loop, prints CODE TIME
 sleep 2.2
 wrk -t1 -c16 -d12s -H 'Host: vod.example' --timeout 5s --latency $url/hot/index.m3u8 >"$tmp/wrk" 2>&1 &
 load=$!
-pids+=($load)
+pids+=("$load")
 viewers 11 >"$tmp/viewers" &
 watch=$!
 sleep 1

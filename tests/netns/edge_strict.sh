@@ -5,6 +5,7 @@
 # does not hurt; a slow client does not hold others up; a full disk is told to the
 # encoder and leaves old content alone; a cache file that was damaged is not served.
 set -eu -o pipefail
+# shellcheck source=../helpers/edge.bash
 . "$(dirname "$0")/../helpers/edge.bash"
 edge_begin "$@"
 mount -t tmpfs -o size=8m,mode=777 tmpfs "$tmp/live"

@@ -88,7 +88,7 @@ def _sparse(build, run):
 def results(tree, build, run):
     findings = list(_style(tree))
     yield ("style: line lengths, indentation, SPDX, function and file sizes", not findings, "\n".join(findings))
-    status, output = run(["shellcheck", "-x", *sorted(_shell_scripts(tree))])
+    status, output = run(["shellcheck", "-x", "-P", "SCRIPTDIR", "-S", "warning", *sorted(_shell_scripts(tree))])
     yield ("shellcheck", status == 0, output)
     status, output = run([os.path.join(tree, "tools", "netlink-gen"), "--check"])
     yield ("generated netlink code is what its spec says", status == 0, output)
