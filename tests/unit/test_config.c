@@ -91,6 +91,13 @@ static const struct {
 	 "t:9:5: volume 1: give either key_file or passphrase_file"},
 	{V "edge: &x\n  workers: 1\nsites: *x\n", "t:4:9: sites: a list is expected"},
 	{V "edge:\n  cgroup: !!str /a\n", "t:3:"},
+	{"%YAML 1.1\n---\nversion: 1\n", "t:1:1: YAML directives (%) are not used here"},
+	{"version: 1\n%", "t:2:1: YAML directives"},
+	{V "edge:\n  cgroup: /\xff\n", "t:3:12: not valid UTF-8"},
+	{V "edge:\n  cgroup: /\x01\n", "t:3:12: a control character"},
+	{V "edge:\n  cgroup: /\xc2\x85\n", "t:3:12: a control character"},
+	{"\xef\xbb\xbfversion: 1\n", "t:1:1: a control character"},
+	{"version: 1\redge: {}\n", "t:1:11: a control character"},
 	{"version: 1\n  x: 2\n", "t:1:10: not valid YAML: "},
 	{"version: \"1\n", "t:"},
 	{"a: [\n", "t:"},
@@ -157,6 +164,12 @@ static void test_good(void **state)
 	assert_true(json_is_null(json_object_get(site, "ingest")));
 	assert_string_equal(ch_json_str(json_array_get(ch_json_array(doc, "remotes"), 0), "region"),
 			    "us-east-1");
+	json_decref(doc);
+	/* a file from Windows */
+	assert_int_equal(ch_config_parse("t", "version: 1\r\nedge:\r\n  workers: 2\r\n", 33, &doc,
+					 NULL, NULL, &e),
+			 0);
+	assert_int_equal(ch_json_u64(ch_json_object(doc, "edge"), "workers", 0), 2);
 	json_decref(doc);
 	/* the least there is */
 	assert_int_equal(ch_config_parse("t", V, strlen(V), &doc, NULL, NULL, &e), 0);

@@ -549,6 +549,57 @@ static json_t *read_document(struct reader *r, struct fy_document *fyd)
 	return doc;
 }
 
+/* Length of the UTF-8 sequence at p, 0 when it is none; *ret: its code point. */
+static size_t utf8(const unsigned char *p, size_t left, uint32_t *ret)
+{
+	static const uint32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+	size_t n = p[0] < 0x80 ? 1 : (p[0] & 0xe0) == 0xc0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 4, i;
+
+	*ret = n == 1 ? p[0] : p[0] & (0x7fu >> n);
+	if ((n == 4 && (p[0] & 0xf8) != 0xf0) || n > left)
+		return 0;
+	for (i = 1; i < n; i++) {
+		if ((p[i] & 0xc0) != 0x80)
+			return 0;
+		*ret = *ret << 6 | (p[i] & 0x3f);
+	}
+	if (n > 1 && (*ret < least[n] || *ret > 0x10ffff || (*ret >= 0xd800 && *ret < 0xe000)))
+		return 0;
+	return n;
+}
+
+/*
+ * Plain text before libfyaml sees it: other encodings, other line ends and
+ * directives are not wanted (on some malformed directives it never returns).
+ */
+static bool check_text(struct reader *r, const char *text, size_t len)
+{
+	struct place at = {1, 1};
+	const char *why = NULL;
+	size_t i, n;
+	uint32_t c;
+
+	for (i = 0; i < len; i += n) {
+		n = utf8((const unsigned char *)text + i, len - i, &c);
+		if (!n)
+			why = "not valid UTF-8";
+		else if (c == '\r' && i + 1 < len && text[i + 1] == '\n')
+			continue;
+		else if ((c < 0x20 && c != '\n' && c != '\t') || (c >= 0x7f && c < 0xa0) ||
+			 c == 0x2028 || c == 0x2029 || c == 0xfeff)
+			why = "a control character: this is no plain text";
+		else if (c == '%' && at.column == 1)
+			why = "YAML directives (%) are not used here";
+		if (why)
+			break;
+		at.column = c == '\n' ? 1 : at.column + 1;
+		at.line += c == '\n';
+	}
+	if (why)
+		complain(r, at, "%s", why);
+	return !why;
+}
+
 int ch_config_parse(const char *name, const char *text, size_t len, json_t **ret,
 		    ch_config_problem_fn problem, void *arg, struct ch_error *e)
 {
@@ -559,10 +610,8 @@ int ch_config_parse(const char *name, const char *text, size_t len, json_t **ret
 	struct fy_parser *parser;
 	json_t *doc = NULL;
 
-	if (memchr(text, '\0', len)) {
-		complain(&r, (struct place){1, 1}, "a NUL byte: this is no text file");
+	if (!check_text(&r, text, len))
 		return -EINVAL;
-	}
 	fy_diag_cfg_default(&diag_cfg);
 	diag_cfg.fp = NULL;
 	cfg.diag = fy_diag_create(&diag_cfg);
