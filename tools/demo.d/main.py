@@ -147,6 +147,7 @@ def main():
     finally:
         # A second Ctrl-C must not leave half of it behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         if appliance:
             appliance.destroy()
         lab.destroy()

@@ -17,8 +17,12 @@ import signal
 import struct
 import subprocess
 import threading
+import time
 
 OUTPUT_BYTES_MAX = 65536
+# How long a port must look hung up before its host counts as gone: the word that
+# the last client has left can arrive after the next one's request.
+GONE_S = 2
 
 
 def read_exactly(fd, size):
@@ -46,27 +50,33 @@ def pump(port, identifier, process):
     kinds = {process.stdout.fileno(): b"o", process.stderr.fileno(): b"e"}
     for fd in kinds:
         poll.register(fd, select.POLLIN)
-    poll.register(port, 0)
     exited = False
+    seen = time.monotonic()
     while kinds:
         events = poll.poll(200)
-        for fd, event in events:
-            if fd == port:
-                if event & (select.POLLHUP | select.POLLERR):
-                    return False
-                continue
+        for fd, _ in events:
             data = os.read(fd, OUTPUT_BYTES_MAX)
             if data:
                 send(port, kinds[fd], identifier, data)
             else:
                 poll.unregister(fd)
                 del kinds[fd]
+        if host_is_there(port):
+            seen = time.monotonic()
+        elif time.monotonic() - seen > GONE_S:
+            return False
         # A daemon left in the background may keep the pipes open: the
         # command is over when it has exited and nothing more is waiting.
         if not events and exited:
             return True
         exited = process.poll() is not None
     return True
+
+
+def host_is_there(port):
+    poll = select.poll()
+    poll.register(port, 0)
+    return not poll.poll(0)
 
 
 def serve_one(port):

@@ -143,7 +143,7 @@ def _probe_boots(accel, version):
     command = ["qemu-system-x86_64", "-M", "q35", "-accel", accel, "-cpu", "host", "-m", "512",
                "-nodefaults", "-display", "none", "-no-reboot", "-serial", "null",
                "-serial", "stdio", "-kernel", f"/boot/vmlinuz-{version}",
-               "-initrd", initramfs(version), "-append", "console=ttyS0 panic=-1 cohost.probe=1"]
+               "-initrd", initramfs(version), "-append", "console=ttyS0 panic=-1 chvm.probe=1"]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
         return b"alive" in done.stdout
@@ -214,6 +214,7 @@ class Machine:
         self.cpus = cpus
         self.process = None
         self.servers = []
+        self.ports = []
         self.cut_seed = 1
 
     # -- starting
@@ -265,7 +266,7 @@ class Machine:
                  "modules": module_index(self.kernel), "address": self.address, "gateway": self.gateway}
         words.update(extra)
         line = "console=ttyS0 panic=-1 oops=panic quiet mitigations=off "
-        return line + " ".join(f"cohost.{k}={v}" for k, v in words.items() if v)
+        return line + " ".join(f"chvm.{k}={v}" for k, v in words.items() if v)
 
     def command(self, console, extra):
         accel = accelerator(self.kernel)
@@ -311,7 +312,7 @@ class Machine:
 
     def run(self, argv, cwd=TREE, env=None, on_output=None, timeout=None):
         """Run a command; (status, stdout, stderr), or the outputs go to on_output(kind, bytes)."""
-        port = self._claim_port()
+        port = self.ports.pop() if self.ports else self._claim_port()
         outputs = {b"o": b"", b"e": b""}
         identifier = int.from_bytes(os.urandom(4), "little")
         try:
@@ -323,17 +324,21 @@ class Machine:
                 if frame_id != identifier:
                     continue
                 if kind == b"x":
+                    self.ports.append(port)
                     return struct.unpack("<i", payload)[0], outputs[b"o"], outputs[b"e"]
                 if on_output:
                     on_output(kind, payload)
                 else:
                     outputs[kind] += payload
         except socket.timeout:
+            port.close()
             raise VmError(f"{argv[0]}: not done after {timeout} s") from None
         except ConnectionError:
-            raise VmError(f"the VM went away while it ran {argv[0]}: see {self.state}/console.log") from None
-        finally:
             port.close()
+            raise VmError(f"the VM went away while it ran {argv[0]}: see {self.state}/console.log") from None
+        except BaseException:
+            port.close()
+            raise
 
     def _claim_port(self):
         for port in range(PORT_COUNT):
@@ -371,6 +376,8 @@ class Machine:
         self.destroy()
 
     def destroy(self):
+        while self.ports:
+            self.ports.pop().close()
         if self.process and self.process.poll() is None:
             os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
