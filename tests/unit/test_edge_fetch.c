@@ -361,6 +361,34 @@ static void reuse(void **state)
 	}
 }
 
+/* The same when it closes just as the request leaves: whichever half notices first. */
+static void reuse_race(void **state)
+{
+	static struct client c;
+	struct ch_upstream up;
+	struct origin o;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		begin(&o, &up, WELL, seed);
+		fetch(&c, o.ring, &up);
+		run_until_end(&c);
+		assert_int_equal(up.idle_count, 1);
+		fetch(&c, o.ring, &up);
+		assert_int_equal(up.idle_count, 0);
+		for (uint64_t i = 0; i < seed % 3; i++)
+			assert_true(ch_ring_run_once(o.ring, 0) >= 0);
+		for (int i = 0; i < CONNS && o.requests == 1; i++)
+			if (o.conns[i].used)
+				shutdown(o.conns[i].fd, SHUT_RDWR);
+		run_until_end(&c);
+		if (c.err)
+			fail_msg("seed %llu: %d", (unsigned long long)seed, c.err);
+		assert_int_equal(c.len, BODY_LEN);
+		assert_int_equal(o.requests, 2);
+		end(&o, &up);
+	}
+}
+
 static void refused(void **state)
 {
 	static struct client c;
@@ -399,10 +427,8 @@ static void cancel(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(answers),
-		cmocka_unit_test(reuse),
-		cmocka_unit_test(refused),
-		cmocka_unit_test(cancel),
+		cmocka_unit_test(answers), cmocka_unit_test(reuse),  cmocka_unit_test(reuse_race),
+		cmocka_unit_test(refused), cmocka_unit_test(cancel),
 	};
 
 	return cmocka_run_group_tests_name("edge fetch", tests, NULL, NULL);

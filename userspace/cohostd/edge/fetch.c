@@ -86,10 +86,9 @@ static void broken(struct ch_fetch *f, const char *why)
 		fetch_end(f, f->got_head ? -EPIPE : -ECONNRESET, why);
 		return;
 	}
-	/* the other op may still hold the descriptor: go on when it has ended */
-	if (ch_op_busy(&f->tx_op) || ch_op_busy(&f->rx_op)) {
+	/* the request still holds the descriptor: go on when it has ended, however it does */
+	if (ch_op_busy(&f->tx_op)) {
 		ch_ring_cancel(f->ring, &f->tx_op);
-		ch_ring_cancel(f->ring, &f->rx_op);
 		return;
 	}
 	close(f->fd);
@@ -138,17 +137,17 @@ static void on_request_sent(struct ch_op *op, int res, uint32_t flags)
 
 	if (f->ended) {
 		/* nothing */
-	} else if (res <= 0) {
-		/* an answer may have come before the connection broke: rx finds out */
-		if (!f->receiving)
-			broken(f, "the origin closed the connection");
-	} else {
+	} else if (!f->receiving && !f->any) {
+		/* rx has met the end of the connection and left it to us; the kernel may
+		 * have taken the bytes all the same */
+		broken(f, "the origin closed the connection");
+	} else if (res > 0) {
 		f->request_sent += (size_t)res;
 		if (f->request_sent < f->request_len)
 			send_request(f);
 		else if (f->has_body)
 			f->ops->sent(f->arg);
-	}
+	} /* else an answer may have come before the connection broke: rx finds out */
 	fetch_put(f);
 }
 
