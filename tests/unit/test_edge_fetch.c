@@ -39,6 +39,7 @@ enum answer {
 	GARBAGE,
 	BAD_CHUNK,
 	EARLY, /* 103, then the answer */
+	HASTY, /* well, but before it has read the whole request */
 };
 
 struct origin_conn {
@@ -157,7 +158,7 @@ static void on_origin_read(struct ch_op *op, int res, uint32_t flags)
 	}
 	c->request_len += (size_t)res;
 	c->request[c->request_len] = '\0';
-	if (!strstr(c->request, "\r\n\r\n")) {
+	if (o->answer != HASTY && !strstr(c->request, "\r\n\r\n")) {
 		conn_read(c);
 		return;
 	}
@@ -314,6 +315,7 @@ static void answers(void **state)
 		{CUT_HEAD, -ECONNRESET, 801},
 		{GARBAGE, -EBADMSG, 801},
 		{BAD_CHUNK, -EBADMSG, 60000},
+		{HASTY, 0, 60000},
 	};
 	static struct client c;
 	struct ch_upstream up;

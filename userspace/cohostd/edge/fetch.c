@@ -156,7 +156,8 @@ static void send_request(struct ch_fetch *f)
 	f->refs++;
 	ch_ring_send(f->ring, &f->tx_op, on_request_sent, f->fd, f->request + f->request_sent,
 		     f->request_len - f->request_sent, 0);
-	if (!f->receiving)
+	/* once begun, an answer is received as fast as the owner asks, not as we send */
+	if (f->request_sent == 0)
 		receive(f);
 }
 
@@ -189,8 +190,8 @@ void ch_fetch_send(struct ch_fetch *f, const char *data, size_t len)
 /* The answer is whole: keep the connection if both sides can go on with it. */
 static void answer_done(struct ch_fetch *f)
 {
-	bool clean = f->http.keep_alive && f->pos == f->len && !ch_op_busy(&f->tx_op) &&
-		     f->http.body != CH_HTTP_BODY_CLOSE && !f->has_body;
+	bool clean = f->http.keep_alive && f->pos == f->len && f->request_sent == f->request_len &&
+		     !ch_op_busy(&f->tx_op) && f->http.body != CH_HTTP_BODY_CLOSE && !f->has_body;
 
 	if (clean) {
 		ch_upstream_give(f->up, f->fd);
