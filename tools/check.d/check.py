@@ -7,6 +7,7 @@ are expected to run: one that skips has failed.
 """
 import argparse
 import glob
+import json
 import os
 import re
 import subprocess
@@ -21,6 +22,7 @@ import lint  # noqa: E402  (found beside this file)
 
 PROGRAM_TIMEOUT_S = 300
 KSELFTEST_TIMEOUT_S = 1200
+DEMO_TIMEOUT_S = 900
 FUZZ_S = 8
 TAP_LINE = re.compile(r"^(not ok|ok)\b\s*\d*\s*-?\s*(.*)$")
 
@@ -76,7 +78,8 @@ def programs(folder, pattern, env=None):
 
 def make(title, *arguments):
     status, output = run(["make", f"-j{os.cpu_count()}", *arguments], timeout=1800)
-    tail = "\n".join(line for line in output.splitlines() if re.search(r"error|Error|warning|\*\*\*", line))
+    telling = re.compile(r"(error|warning): |Error \d|undefined reference|\*\*\*")
+    tail = "\n".join(line for line in output.splitlines() if telling.search(line))
     return (title, status == 0, tail or output[-2000:])
 
 
@@ -153,6 +156,20 @@ def stage_kselftest():
         finally:
             machine.destroy()
             machine.forget()
+
+
+def stage_demo():
+    """The demo is a test as well: the daemon, the module, the packet path and the cloud together."""
+    status, output = run([os.path.join(TREE, "tools", "demo")], timeout=DEMO_TIMEOUT_S)
+    try:
+        with open(os.path.join(BUILD, "demo", "report.json"), encoding="utf-8") as file:
+            report = json.load(file)
+    except (OSError, ValueError) as error:
+        yield ("report.json", False, f"{error}\n{output}")
+        return
+    for step in report["steps"]:
+        yield (f"{step['id']} ({step['ms'] / 1000:.0f} s)", step["ok"], output)
+    yield ("exit status and verdict agree", report["ok"] and status == 0, output)
 
 
 STAGES = {name[len("stage_"):]: function for name, function in globals().items() if name.startswith("stage_")}
