@@ -426,11 +426,43 @@ static void cancel(void **state)
 	}
 }
 
+static void on_head_sent(void *arg)
+{
+	((struct client *)arg)->heads++;
+}
+
+/* Given up while its body is being sent: the owner's bytes are not looked at any more. */
+static void cancel_body(void **state)
+{
+	static const struct ch_fetch_ops body_ops = {on_head, on_data, on_end, on_head_sent};
+	static const char head[] = "POST / HTTP/1.1\r\nHost: o\r\nContent-Length: 3000\r\n\r\n";
+	static struct client c;
+	struct ch_upstream up;
+	struct origin o;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		char *body = calloc(1, 3000);
+
+		begin(&o, &up, NEVER, seed);
+		memset(&c, 0, sizeof(c));
+		c.fetch = ch_fetch_start(o.ring, &up, strdup(head), sizeof(head) - 1, false, true,
+					 &body_ops, &c);
+		while (!c.heads)
+			assert_true(ch_ring_run_once(o.ring, UINT64_MAX) >= 0);
+		ch_fetch_send(c.fetch, body, 3000);
+		if (seed % 4)
+			assert_true(ch_ring_run_once(o.ring, 0) >= 0);
+		ch_fetch_cancel(c.fetch);
+		free(body);
+		end(&o, &up);
+	}
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(answers), cmocka_unit_test(reuse),  cmocka_unit_test(reuse_race),
-		cmocka_unit_test(refused), cmocka_unit_test(cancel),
+		cmocka_unit_test(refused), cmocka_unit_test(cancel), cmocka_unit_test(cancel_body),
 	};
 
 	return cmocka_run_group_tests_name("edge fetch", tests, NULL, NULL);

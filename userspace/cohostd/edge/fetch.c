@@ -43,6 +43,9 @@ static void fetch_end(struct ch_fetch *f, int err, const char *why)
 	f->ended = true;
 	ch_timer_stop(f->ring, &f->deadline);
 	ch_timer_stop(f->ring, &f->total);
+	/* the owner frees its bytes now, and a cancel may come too late: nothing sends them */
+	if (f->body && ch_op_busy(&f->tx_op))
+		(void)shutdown(f->fd, SHUT_RDWR);
 	ch_ring_cancel(f->ring, &f->tx_op);
 	ch_ring_cancel(f->ring, &f->rx_op);
 	if (!f->canceled)
