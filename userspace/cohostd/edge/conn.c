@@ -454,6 +454,7 @@ static void body_pump(struct ch_conn *c)
 {
 	struct ch_slice data;
 
+	ch_conn_get(c); /* a body that breaks off may let go of all other references */
 	c->pumping = true;
 	do {
 		c->more = false;
@@ -476,6 +477,7 @@ static void body_pump(struct ch_conn *c)
 		}
 	} while (c->more && !c->closing && c->body_active);
 	c->pumping = false;
+	ch_conn_put(c);
 }
 
 void ch_conn_body_more(struct ch_conn *c)
