@@ -113,6 +113,32 @@ static void end(struct bench *b)
 	ch_ring_destroy(b->edge.ring);
 }
 
+/* The origin refuses the request while its body is still being waited for. */
+static void early_refusal(void **state)
+{
+	static const char answer[] = "HTTP/1.1 405 No\r\nContent-Length: 0\r\n\r\n";
+	static struct bench b;
+	char head[1024];
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		int fd = -1;
+
+		begin(&b, seed);
+		say(&b, POST "Content-Length: 100\r\n\r\nsome");
+		for (int i = 0; i < STEPS && fd < 0; i++) {
+			step(&b);
+			fd = accept(b.origin_fd, NULL, NULL);
+		}
+		for (uint64_t i = 0; i < seed; i++)
+			step(&b);
+		(void)recv(fd, head, sizeof(head), MSG_DONTWAIT);
+		assert_int_equal(send(fd, answer, sizeof(answer) - 1, 0), sizeof(answer) - 1);
+		end(&b);
+		assert_memory_equal(b.got, "HTTP/1.1 405 ", 13);
+		close(fd);
+	}
+}
+
 /* A body that is malformed from its first byte, there at once. */
 static void bad_chunk(void **state)
 {
@@ -129,6 +155,7 @@ static void bad_chunk(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(early_refusal),
 		cmocka_unit_test(bad_chunk),
 	};
 

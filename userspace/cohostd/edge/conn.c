@@ -391,7 +391,9 @@ static void linger(struct ch_conn *c)
 		ch_conn_commit(c);
 	}
 	deadline(c, LINGER_MS);
-	rx_start(c);
+	/* answered in the middle of the body: the receive for it is still in flight */
+	if (!ch_op_busy(&c->rx_op))
+		rx_start(c);
 }
 
 void ch_conn_answered(struct ch_conn *c)
