@@ -20,9 +20,10 @@
 #include "lib/ring.h"
 #include "lib/ring_sim.h"
 
-#define SEEDS 40
-#define STEPS 20000
-#define POST  "POST /x HTTP/1.1\r\nHost: s\r\n"
+#define SEEDS	 40
+#define STEPS	 20000
+#define POST	 "POST /x HTTP/1.1\r\nHost: s\r\n"
+#define SMUGGLED "GET /y HTTP/1.1\r\nHost: s\r\n\r\n"
 
 struct bench {
 	struct ch_edge edge;
@@ -135,7 +136,25 @@ static void early_refusal(void **state)
 		assert_int_equal(send(fd, answer, sizeof(answer) - 1, 0), sizeof(answer) - 1);
 		end(&b);
 		assert_memory_equal(b.got, "HTTP/1.1 405 ", 13);
+		assert_non_null(strstr(b.got, "\r\nConnection: close\r\n"));
 		close(fd);
+	}
+}
+
+/* No origin at all: what follows the head is a body, never the next request. */
+static void body_unread(void **state)
+{
+	static struct bench b;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		begin(&b, seed);
+		close(b.origin_fd);
+		b.origin_fd = -1;
+		say(&b, POST "Content-Length: 28\r\n\r\n" SMUGGLED);
+		end(&b);
+		assert_memory_equal(b.got, "HTTP/1.1 504 ", 13);
+		assert_non_null(strstr(b.got, "\r\nConnection: close\r\n"));
+		assert_null(strstr(b.got + 1, "HTTP/1.1 "));
 	}
 }
 
@@ -156,6 +175,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(early_refusal),
+		cmocka_unit_test(body_unread),
 		cmocka_unit_test(bad_chunk),
 	};
 

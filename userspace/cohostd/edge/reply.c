@@ -86,6 +86,13 @@ static bool bodyless(unsigned int status)
 	return status < 200 || status == 204 || status == 304;
 }
 
+/* Is something of the request's body yet to come, or to be read? */
+static bool body_unread(const struct ch_conn *c)
+{
+	return c->body_active ||
+	       (c->head_len > 0 && (c->req.body == CH_HTTP_BODY_CHUNKED || c->body_left > 0));
+}
+
 static void framing_fields(struct ch_conn *c, int64_t body_len)
 {
 	if (bodyless(c->status)) {
@@ -100,7 +107,8 @@ static void framing_fields(struct ch_conn *c, int64_t body_len)
 		c->framing = CH_REPLY_CLOSE;
 		c->keep_alive = false;
 	}
-	if (c->edge->stopping && !c->kept)
+	/* what follows an unread body cannot be told from it */
+	if ((c->edge->stopping && !c->kept) || body_unread(c))
 		c->keep_alive = false;
 	if (!c->keep_alive)
 		ch_reply_field(c, "Connection", "close");
