@@ -220,9 +220,10 @@ static bool sb_valid(const struct ch_sb *sb)
 {
 	return ch_geometry_valid(&sb->geo) && sb->base_slot < 2 && sb->tail_seq > 0 &&
 	       sb->durable_seq + 1 >= sb->tail_seq && sb->base_epoch <= sb->epoch &&
-	       sb->session_pos < 1ULL << 62 &&
-	       /* positions and seqs far from wrapping */
-	       sb->tail_pos < 1ULL << 62 && sb->durable_seq < 1ULL << 62 && sb->epoch < 1ULL << 62;
+	       /* position 0 means "none" elsewhere; and what counts up is far from wrapping */
+	       sb->tail_pos >= sb->geo.log_blocks && sb->tail_pos < 1ULL << 62 &&
+	       sb->session_pos < 1ULL << 62 && sb->durable_seq < 1ULL << 62 &&
+	       sb->epoch < 1ULL << 62 && sb->generation < 1ULL << 62 && sb->session < 1U << 31;
 }
 
 enum ch_check ch_sb_decode(const void *block, struct ch_sb *ret_sb)

@@ -41,7 +41,7 @@ static bool header_counts(const struct ch_recover *rc, const struct ch_rec_disk 
 					   session >= tier->session || session < rc->session)
 		return false;
 	if ((flags & ~CH_REC_FLAGS_KNOWN) || extents > CH_REC_EXTENTS_MAX || !blocks ||
-	    le64_to_cpu(d->durable_seq) >= rc->seq)
+	    le64_to_cpu(d->durable_seq) >= rc->seq || le64_to_cpu(d->epoch) >= 1ULL << 62)
 		return false;
 	if (rc->pos % n + blocks > n || rc->pos + blocks > tier->tail_pos + n)
 		return false;

@@ -159,6 +159,29 @@ static void superblock_refusals(void **state)
 		assert_non_null(ch_check_text((enum ch_check)i));
 }
 
+/* What counts up is refused before it can wrap, and positions start one lap on. */
+static void superblock_limits(void **state)
+{
+	const struct ch_sb sb = sample(64 * MIB, 256 * MIB);
+	struct ch_sb bad[] = {sb, sb, sb, sb, sb, sb, sb, sb}, got;
+	u8 block[CH_BLOCK_SIZE];
+
+	bad[0].generation = 1ULL << 62;
+	bad[1].session = 1U << 31;
+	bad[2].epoch = 1ULL << 62;
+	bad[3].durable_seq = ~0ULL;
+	bad[4].tail_pos = 1ULL << 62;
+	bad[5].session_pos = ~0ULL;
+	bad[6].tail_pos = sb.geo.log_blocks - 1;
+	bad[7].tail_pos = 0;
+	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+		ch_sb_encode(&bad[i], block);
+		assert_int_equal(ch_sb_decode(block, &got), CH_CHECK_RANGE);
+	}
+	ch_sb_encode(&sb, block);
+	assert_int_equal(ch_sb_decode(block, &got), CH_CHECK_OK);
+}
+
 static void newer_superblock_wins(void **state)
 {
 	struct ch_sb sb = sample(64 * MIB, 256 * MIB), got;
@@ -234,6 +257,7 @@ int main(void)
 		cmocka_unit_test(superblock_round_trip),
 		cmocka_unit_test(superblock_bit_flips),
 		cmocka_unit_test(superblock_refusals),
+		cmocka_unit_test(superblock_limits),
 		cmocka_unit_test(newer_superblock_wins),
 		cmocka_unit_test(slow_header),
 		cmocka_unit_test(format_blocks),
