@@ -5,6 +5,7 @@
  * target's constructor with both devices open; ch_volume_close() undoes any part.
  */
 #include <linux/blkdev.h>
+#include <linux/ctype.h>
 #include <linux/mm.h>
 #include <linux/slab.h>
 #include <linux/vmalloc.h>
@@ -46,9 +47,24 @@ static char *slow_error(enum ch_check check)
 	}
 }
 
+/* It goes into tables, events and the kernel's log: only what `volume create` would take. */
+static bool name_valid(const char *name)
+{
+	if (!isascii(*name) || !isalnum(*name))
+		return false;
+	for (; *name; name++)
+		if (!isascii(*name) || (!isalnum(*name) && !strchr("._-", *name)))
+			return false;
+	return true;
+}
+
 static int check_pair(struct ch_volume *vol, const struct ch_sb *sb, const struct ch_slow *slow,
 		      char **error)
 {
+	if (!name_valid(sb->name)) {
+		*error = "the name of the volume in the superblock is not one that can be given";
+		return -EINVAL;
+	}
 	if (memcmp(sb->uuid, slow->uuid, sizeof(sb->uuid))) {
 		*error = "fast and slow device belong to different volumes";
 		return -EINVAL;
@@ -73,15 +89,24 @@ static int check_pair(struct ch_volume *vol, const struct ch_sb *sb, const struc
 	return 0;
 }
 
+/* `sb` is scratch. */
+static bool one_damaged(const u8 *blocks, struct ch_sb *sb)
+{
+	return ch_sb_decode(blocks, sb) != CH_CHECK_OK ||
+	       ch_sb_decode(blocks + CH_BLOCK_SIZE, sb) != CH_CHECK_OK;
+}
+
 static int read_headers(struct ch_volume *vol, char **error)
 {
 	u8 *buf = kvmalloc(2 * CH_BLOCK_SIZE, GFP_KERNEL);
 	struct ch_slow *slow = kmalloc(sizeof(*slow), GFP_KERNEL);
+	struct ch_sb *sb = kmalloc(sizeof(*sb), GFP_KERNEL);
+	bool damaged = false;
 	enum ch_check check;
 	int r = -ENOMEM;
 
 	*error = "not enough memory";
-	if (!buf || !slow)
+	if (!buf || !slow || !sb)
 		goto out;
 	*error = "the superblock of the fast device cannot be read";
 	r = ch_io_read(vol->fast->bdev, CH_SB_BLOCK_A, 1, buf)
@@ -93,6 +118,7 @@ static int read_headers(struct ch_volume *vol, char **error)
 	*error = fast_error(check);
 	if (check != CH_CHECK_OK)
 		goto out;
+	damaged = one_damaged(buf, sb);
 	*error = "the header of the slow device cannot be read";
 	r = ch_io_read(vol->slow->bdev, CH_SB_BLOCK_A, 1, buf)
 		    ?: ch_io_read(vol->slow->bdev, CH_SB_BLOCK_B, 1, buf + CH_BLOCK_SIZE);
@@ -104,8 +130,14 @@ static int read_headers(struct ch_volume *vol, char **error)
 	if (check != CH_CHECK_OK)
 		goto out;
 	r = check_pair(vol, &vol->sb, slow, error);
+	/* Never the work of a power cut: all that matters is in the first sector. */
+	if (!r && damaged)
+		DMWARN("volume %s: a superblock is damaged, the other one counts: "
+		       "what was written last may be missing",
+		       vol->sb.name);
 out:
 	kvfree(buf);
+	kfree(sb);
 	kfree(slow);
 	return r;
 }
@@ -167,7 +199,7 @@ static void load_map(struct ch_volume *vol, u8 *buf)
 	/* Before the first synced checkpoint all counts as changed: nothing to load. */
 	if (tier->changed.full)
 		return;
-	for (u64 b = 0; b < tier->geo.map_blocks; b++) {
+	for (u64 b = 0; n < tier->changed.sectors; b++) {
 		/* Unreadable sectors count as all set, see core/changed.h. */
 		bool ok = !ch_io_read(vol->fast->bdev, start + b, 1, buf);
 
@@ -189,16 +221,21 @@ static const void *window_read(struct ch_volume *vol, struct log_window *win, u6
 			       int *ret_error)
 {
 	u64 end = vol->tier.geo.log_start + vol->tier.geo.log_blocks;
+	u32 blocks = min_t(u64, WINDOW_BLOCKS, end - block);
 
 	*ret_error = 0;
 	if (block < win->block || block >= win->block + win->blocks) {
 		win->blocks = 0;
-		*ret_error = ch_io_read(vol->fast->bdev, block,
-					min_t(u64, WINDOW_BLOCKS, end - block), win->buf);
+		*ret_error = ch_io_read(vol->fast->bdev, block, blocks, win->buf);
+		/* The bad block may be one that nobody asked for. */
+		if (*ret_error && blocks > 1) {
+			blocks = 1;
+			*ret_error = ch_io_read(vol->fast->bdev, block, blocks, win->buf);
+		}
 		if (*ret_error)
 			return NULL;
 		win->block = block;
-		win->blocks = min_t(u64, WINDOW_BLOCKS, end - block);
+		win->blocks = blocks;
 	}
 	return win->buf + (block - win->block) * CH_BLOCK_SIZE;
 }
