@@ -15,6 +15,7 @@
 #include <linux/module.h>
 #include <linux/slab.h>
 
+#include "kmod/compat.h"
 #include "kmod/tier.h"
 
 static const char *const state_names[] = {
@@ -122,6 +123,11 @@ static int open_devices(struct dm_target *ti, struct ch_volume *vol, char **argv
 {
 	int r;
 
+	/* Recovery, destage and the superblock write, whatever the guests do. */
+	if (!(dm_table_get_mode(ti->table) & CH_OPEN_WRITE)) {
+		ti->error = "a volume cannot be read-only: mount it read-only instead";
+		return -EROFS;
+	}
 	r = dm_get_device(ti, argv[0], dm_table_get_mode(ti->table), &vol->fast);
 	if (r) {
 		ti->error = "the fast device cannot be opened: does it exist, is it in use?";
@@ -234,17 +240,21 @@ static void cohost_postsuspend(struct dm_target *ti)
 
 	spin_lock_irq(&vol->lock);
 	vol->suspended = true;
-	seq = ch_log_seq_begun(&vol->tier);
 	spin_unlock_irq(&vol->lock);
 	wake_up_all(&vol->change_wait);
+	mutex_lock(&vol->control); /* a checkpoint under way ends: no record, no superblock later */
 	mutex_lock(&vol->destage_mutex); /* the batch under way ends */
 	mutex_unlock(&vol->destage_mutex);
+	spin_lock_irq(&vol->lock);
+	seq = ch_log_seq_begun(&vol->tier);
+	spin_unlock_irq(&vol->lock);
 	r = ch_log_sync(vol, seq);
 	mutex_lock(&vol->super_mutex);
 	if (!r && vol->started)
 		r = ch_super_write(vol, ch_tier_stop);
 	vol->started = false;
 	mutex_unlock(&vol->super_mutex);
+	mutex_unlock(&vol->control);
 	if (r)
 		DMWARN("volume %s: not shut down in order (%d), the log will be replayed",
 		       vol->name, r);

@@ -360,7 +360,7 @@ int ch_checkpoint_delete(struct ch_volume *vol, u64 epoch, bool synced, const ch
 	r = lock_live(vol, why);
 	if (r)
 		return r;
-	if (vol->views) {
+	if (vol->views && READ_ONCE(vol->tier.pin_epoch) == epoch) {
 		*why = "a cohost-view device still reads this checkpoint: remove it first";
 		r = -EBUSY;
 	} else if (!vol->started) {
@@ -369,15 +369,17 @@ int ch_checkpoint_delete(struct ch_volume *vol, u64 epoch, bool synced, const ch
 	} else {
 		r = checkpoint_end(vol, epoch, synced, why);
 	}
-	mutex_unlock(&vol->control);
 	if (r)
-		return r;
+		goto out;
 	ch_destage_kick(vol);
 	trace_cohost_checkpoint(vol->dev,
 				synced ? CH_TRACE_CHECKPOINT_SYNCED : CH_TRACE_CHECKPOINT_DELETED,
 				epoch, 0);
+	/* Under control, which the destructor waits for: no event after the module's last flush. */
 	ch_event_send(vol->name, COHOST_EVENT_TYPE_CHECKPOINT_DELETED, epoch, 0);
-	return 0;
+out:
+	mutex_unlock(&vol->control);
+	return r;
 }
 
 #define EXTENT_LOOK_MAX 65536U
