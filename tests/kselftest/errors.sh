@@ -78,6 +78,8 @@ refused "fast and slow swapped" 4 "swapped" cohostctl volume start media fast "$
 refused "another volume's name" 1 "hold volume 'media', not 'other'" cohostctl volume start other fast "$fast" slow "$slow"
 check "a table that names an unknown option is refused" sh -c \
 	"! dmsetup create cohost-x --table '0 8 cohost $fast $slow 1 turbo' 2>/dev/null && ! dmsetup info cohost-x 2>/dev/null"
+check "a read-only table is refused" sh -c \
+	"! dmsetup create cohost-x --readonly --table '0 8 cohost $fast $slow' 2>/dev/null && ! dmsetup info cohost-x 2>/dev/null"
 check "it can still be started" cohostctl volume start media fast "$fast" slow "$slow"
 check "delete" cohostctl -y volume delete media
 same "nothing is left" "$(dmsetup ls | grep -c '^cohost')" 0
