@@ -723,8 +723,10 @@ void ch_pull(struct ch_conn *c)
 		ch_pass(c);
 		return;
 	}
-	if (!o)
+	if (!o) {
+		ch_store_bound(c->edge->store);
 		o = ch_cache_index_add(c->edge->index, c->site, target);
+	}
 	if (!o) {
 		ch_conn_close(c);
 		return;

@@ -312,13 +312,18 @@ bool ch_store_make_room(struct ch_store *s)
 	return count > 0;
 }
 
+void ch_store_bound(struct ch_store *s)
+{
+	if (s && s->edge->index->count > OBJECTS_MAX)
+		(void)ch_store_make_room(s);
+}
+
 /* Keeps the file system from filling up by our doing. */
 static void check_room(struct ch_store *s)
 {
 	struct statvfs st;
 
-	if (s->edge->index->count > OBJECTS_MAX)
-		(void)ch_store_make_room(s);
+	ch_store_bound(s);
 	if (s->commits++ % CHECK_EACH != 0 || fstatvfs(s->dir_fd, &st) < 0)
 		return;
 	if (st.f_blocks > 0 && st.f_bavail < st.f_blocks / 100 * FREE_PERCENT)
@@ -443,6 +448,7 @@ static void on_renamed(struct ch_op *op, int res, uint32_t flags)
 static void on_head(struct ch_op *op, int res, uint32_t flags)
 {
 	struct ch_writing *w = ch_container_of(op, struct ch_writing, op);
+	struct ch_cached *old;
 
 	if (res <= 0 || w->aborted) {
 		writing_done(w, res < 0 ? res : -EIO);
@@ -455,6 +461,13 @@ static void on_head(struct ch_op *op, int res, uint32_t flags)
 			      (int64_t)w->head_written);
 		return;
 	}
+	/*
+	 * Whoever opens the old content by its name from now on may find the new one
+	 * there: its checksum must be looked at again.
+	 */
+	old = w->object->cached;
+	if (old && !old->small && old->fd < 0)
+		old->verified = false;
 	ch_ring_renameat(w->store->edge->ring, &w->op, on_renamed, w->store->tmp_fd, w->temp,
 			 w->store->dir_fd, w->cached->name);
 }

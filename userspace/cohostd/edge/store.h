@@ -40,6 +40,8 @@ void ch_store_remove(struct ch_store *store, struct ch_object *o);
 
 /* Removes objects that were not used for long; false when there are none. NULL: false. */
 bool ch_store_make_room(struct ch_store *store);
+/* Before an object is added: what is known stays bounded, stored or not. */
+void ch_store_bound(struct ch_store *store);
 
 /* The folder that names of objects start from. */
 int ch_store_fd(const struct ch_store *store);
