@@ -30,7 +30,7 @@ edge_end() {
 	for pid in "${pids[@]+"${pids[@]}"}"; do kill "$pid" 2>/dev/null || true; done
 	[ ! -d "$tmp/origin" ] || "$top/tools/lab/origin" stop --dir "$tmp/origin" || true
 	if mountpoint -q "$tmp/live" 2>/dev/null; then umount "$tmp/live"; fi
-	if [ "$failed" != 0 ] || [ "$status" != 0 ]; then sed 's/^/# /' "$tmp/log" | tail -n 40; fi
+	if [ "$failed" != 0 ] || [ "$status" != 0 ]; then sed 's/^/# /' "$tmp/log" | tail -n 400; fi
 	rm -rf "$tmp"
 	echo "1..$tests"
 	[ "$failed" = 0 ] && exit "$status"

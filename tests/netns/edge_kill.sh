@@ -24,7 +24,9 @@ kill_while() {
 lost_segments() {
 	local lost=0 f
 	for f in "$tmp/$1"/*.ts; do
-		cmp -s "$f" "$tmp/live/$1/$(basename "$f")" || lost=$((lost + 1))
+		cmp -s "$f" "$tmp/live/$1/$(basename "$f")" && continue
+		lost=$((lost + 1))
+		echo "lost: $1/$(basename "$f")" >>"$tmp/log"
 	done
 	echo $lost
 }

@@ -158,9 +158,7 @@ static int receive(struct client *c, bool *ret_end)
 
 	if (err)
 		return fail_answer(c, "it is too large");
-	if (c->work && ch_interrupted())
-		return detach(c);
-	ready = poll(&pfd, 1, c->work ? -1 : c->timeout_ms);
+	ready = c->work ? ch_interrupt_poll(&pfd) : poll(&pfd, 1, c->timeout_ms);
 	if (ready < 0 && errno == EINTR)
 		return c->work && ch_interrupted() ? detach(c) : CH_EXIT_OK;
 	if (ready == 0)

@@ -3,6 +3,8 @@
  * Progress bars, progress lines, Ctrl-C. Used by the admin client for the
  * daemon's jobs and by handlers that wait for the kernel (volume flush).
  */
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
@@ -165,6 +167,27 @@ void ch_interrupt_catch(void)
 bool ch_interrupted(void)
 {
 	return interrupted;
+}
+
+int ch_interrupt_poll(struct pollfd *pfd)
+{
+	sigset_t catch, before;
+	int ready, err;
+
+	sigemptyset(&catch);
+	sigaddset(&catch, SIGINT);
+	sigaddset(&catch, SIGTERM);
+	sigprocmask(SIG_BLOCK, &catch, &before);
+	if (interrupted) {
+		ready = -1;
+		err = EINTR;
+	} else {
+		ready = ppoll(pfd, 1, NULL, &before);
+		err = errno;
+	}
+	sigprocmask(SIG_SETMASK, &before, NULL);
+	errno = err;
+	return ready;
 }
 
 int ch_interrupt_fail(struct ch_cmd *cmd, const char *goes_on)

@@ -12,6 +12,8 @@
 
 #include "cohostctl/cmd.h"
 
+struct pollfd;
+
 struct ch_progress {
 	const struct ch_cmd *cmd;
 	const char *what; /* "flush media": must outlive the progress */
@@ -35,6 +37,13 @@ void ch_progress_end(struct ch_progress *p);
 /* From here on Ctrl-C and SIGTERM set a flag instead of ending the program. */
 void ch_interrupt_catch(void);
 bool ch_interrupted(void);
+
+/*
+ * poll() of one descriptor without a limit that ends with EINTR also when the signal
+ * came just before it: between a look at ch_interrupted() and a plain poll() it
+ * would be missed, and the wait would be for ever.
+ */
+int ch_interrupt_poll(struct pollfd *pfd);
 
 /*
  * The failure for Ctrl-C: exit 130. @goes_on: what continues and how to see it,

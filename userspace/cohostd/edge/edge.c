@@ -5,9 +5,12 @@
 #include "cohostd/edge/edge.h"
 
 #include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 
 #include "cohostd/edge/conn.h"
@@ -95,6 +98,22 @@ static int listeners_create(struct ch_edge *edge, struct ch_error *e)
 	return 0;
 }
 
+/*
+ * A connection is parked as soon as its first byte shows an encoder (keep.h). Until
+ * that byte is there the kernel shall keep it, with the listening socket that
+ * outlives us: an encoder that is slow to speak would be lost with a killed worker.
+ * The fast path sees such a connection only with its second request.
+ */
+static void listeners_defer(struct ch_edge *edge)
+{
+	int wait_s = 5;
+
+	for (unsigned int i = 0; i < edge->listeners_count; i++)
+		if (edge->listeners[i].ingest && edge->keep)
+			(void)setsockopt(edge->listeners[i].fd, IPPROTO_TCP, TCP_DEFER_ACCEPT,
+					 &wait_s, sizeof(wait_s));
+}
+
 static int store_create(struct ch_edge *edge, struct ch_error *e)
 {
 	for (unsigned int i = 0; i < edge->sites_count; i++)
@@ -164,6 +183,7 @@ static void edge_run(struct ch_edge *edge)
 	for (unsigned int i = 0; i < edge->sites_count; i++)
 		if (!edge->sites[i].ingest)
 			ch_promote_upstream(edge->promote, &edge->sites[i]);
+	listeners_defer(edge);
 	for (unsigned int i = 0; i < edge->listeners_count; i++)
 		accept_start(&edge->listeners[i]);
 	ch_worker_ready(edge->worker);
