@@ -115,10 +115,12 @@ class HostAppliance(Appliance):
         image = os.path.join(self.work, name + ".img")
         with open(image, "wb") as file:
             file.truncate(mib << 20)
-        device = subprocess.run(["losetup", "--find", "--show", image], check=True, capture_output=True,
-                                text=True).stdout.strip()
-        self.loops.append(device)
-        return device
+        subprocess.run(["modprobe", "-q", "loop"], check=False)
+        done = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise DemoError(f"no loop device: {done.stderr.strip()}")
+        self.loops.append(done.stdout.strip())
+        return self.loops[-1]
 
     def boot(self):
         ko = os.path.join(BUILD, "kmod", os.uname().release, "cohost.ko")
