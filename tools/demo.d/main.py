@@ -17,9 +17,6 @@ from lab import BUILD, DemoError, Lab
 import steps
 import vm
 
-RTO_BUDGET_S = 300
-
-
 PLAIN_PROGRESS_S = 5
 
 

@@ -219,7 +219,6 @@ def step_outage(context):
     a, lab = context.appliance, context.lab
     origin = [os.path.join(TREE, "tools/lab/origin"), "--dir", context.work + "/origin", "--address", LAB_ADDRESS]
     lab.run([origin[0], "start", *origin[1:]])
-    context.lab.origin = origin
     for path in ("/hot/index.m3u8", "/hot/thumb.jpg", "/long/page.html", "/hot/seg0.ts"):
         status, body, _ = fetch(context, path, host="vod.example")
         with open(f"{context.work}/origin/www{path}", "rb") as file:

@@ -369,7 +369,8 @@ class Machine:
 
     def cut(self):
         """Pull the plug: volatile disks lose a seeded share of what was not flushed."""
-        os.kill(_qemu_pid(self.process), signal.SIGKILL)
+        # `ip netns exec` becomes the program it runs: the pid is QEMU's own.
+        os.kill(self.process.pid, signal.SIGKILL)
         self.process.wait()
         for server in self.servers:
             server.wait(30)
@@ -406,11 +407,6 @@ class _Port(socket.socket):
     def close(self):
         super().close()
         self._lock.close()
-
-
-def _qemu_pid(process):
-    # `ip netns exec` becomes the program it runs: the pid is QEMU's own.
-    return process.pid
 
 
 def _read_exactly(port, size):
