@@ -169,33 +169,18 @@ static int unformat(const struct ch_blockdev *dev, struct ch_error *e)
 	return err ? err : ch_blockdev_flush(dev, e);
 }
 
-static int format_fast(const struct ch_blockdev *dev, const struct ch_sb *sb, struct ch_error *e)
+/* Writes `count` blocks as the codec lays them out, and flushes. */
+static int format_one(const struct ch_blockdev *dev, const struct ch_sb *sb, uint64_t count,
+		      void (*layout)(const struct ch_sb *sb, u64 n, void *block, u64 *place),
+		      struct ch_error *e)
 {
-	uint64_t count = ch_format_fast_blocks(sb);
 	struct block block;
 	u64 place;
 
 	for (uint64_t n = 0; n < count; n++) {
 		int err;
 
-		ch_format_fast(sb, n, &block, &place);
-		err = ch_blockdev_write(dev, place, &block, e);
-		if (err)
-			return err;
-	}
-	return ch_blockdev_flush(dev, e);
-}
-
-static int format_slow(const struct ch_blockdev *dev, const struct ch_sb *sb, struct ch_error *e)
-{
-	uint64_t count = ch_format_slow_blocks(sb);
-	struct block block;
-	u64 place;
-
-	for (uint64_t n = 0; n < count; n++) {
-		int err;
-
-		ch_format_slow(sb, n, &block, &place);
+		layout(sb, n, &block, &place);
 		err = ch_blockdev_write(dev, place, &block, e);
 		if (err)
 			return err;
@@ -319,8 +304,10 @@ static int format(const struct ch_volume_spec *spec, const struct pair *pair,
 	}
 	/* The slow device first: a fast one with headers is what makes a volume. */
 	if (!err)
-		err = format_slow(&pair->slow, sb, e);
-	return err ? err : format_fast(&pair->fast, sb, e);
+		err = format_one(&pair->slow, sb, ch_format_slow_blocks(sb), ch_format_slow, e);
+	if (!err)
+		err = format_one(&pair->fast, sb, ch_format_fast_blocks(sb), ch_format_fast, e);
+	return err;
 }
 
 int ch_volume_create(const struct ch_volume_spec *spec, uint64_t *ret_size_bytes,
