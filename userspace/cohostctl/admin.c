@@ -405,23 +405,3 @@ int ch_admin_work(struct ch_cmd *cmd, const char *target, const char *verb, json
 	client_exit(&c);
 	return rc;
 }
-
-int ch_admin_text(struct ch_cmd *cmd, const char *path, char **ret)
-{
-	struct client c = {.cmd = cmd, .fd = -1};
-	char request[256];
-	int rc, len;
-
-	ch_progress_init(&c.progress, cmd, path);
-	len = snprintf(request, sizeof(request),
-		       "GET %s HTTP/1.1\r\nHost: cohost\r\nConnection: close\r\n\r\n", path);
-	rc = exchange(&c, request, (size_t)len);
-	if (!rc && c.http.status != 200)
-		rc = fail_answer(&c, ch_http_status_text(c.http.status));
-	if (!rc) {
-		*ret = c.body.data ? c.body.data : strdup("");
-		c.body.data = NULL;
-	}
-	client_exit(&c);
-	return rc;
-}

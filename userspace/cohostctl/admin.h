@@ -27,9 +27,6 @@ int ch_admin_call(struct ch_cmd *cmd, const char *target, const char *verb, json
 int ch_admin_work(struct ch_cmd *cmd, const char *target, const char *verb, json_t *args,
 		  const char *what, json_t **ret);
 
-/* Text of GET @path, e.g. "/metrics"; free() it. */
-int ch_admin_text(struct ch_cmd *cmd, const char *path, char **ret);
-
 /* "/run/cohost/admin.sock", or where COHOST_RUNDIR says. */
 const char *ch_admin_path(void);
 
