@@ -21,6 +21,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "lib/array.h"
 #include "lib/ring.h"
 #include "lib/ring_sim.h"
 
@@ -74,16 +75,12 @@ static uint64_t later(struct sim *s)
 static int sim_submit(void *impl, struct ch_op *op)
 {
 	struct sim *s = impl;
+	struct entry *entries;
 
-	if (s->count == s->capacity) {
-		size_t capacity = s->capacity ? s->capacity * 2 : 64;
-		struct entry *more = reallocarray(s->entries, capacity, sizeof(*more));
-
-		if (!more)
-			return -EAGAIN;
-		s->entries = more;
-		s->capacity = capacity;
-	}
+	entries = ch_array_grow(s->entries, &s->capacity, s->count + 1, sizeof(*entries));
+	if (!entries)
+		return -EAGAIN;
+	s->entries = entries;
 	s->entries[s->count++] = (struct entry){.op = op, .due_ns = later(s)};
 	return 0;
 }

@@ -12,6 +12,7 @@
 #include "cohostd/admin/client.h"
 #include "cohostd/admin/gather.h"
 #include "cohostd/ipc/worker.h"
+#include "lib/array.h"
 #include "lib/json.h"
 
 #define ASKED_MAX 20 /* supervisor, sync, 16 edge workers */
@@ -43,7 +44,7 @@ struct family {
 
 struct families {
 	struct family **list;
-	size_t count;
+	size_t count, cap;
 };
 
 static struct family *family_get(struct families *f, const char *name, size_t len)
@@ -53,18 +54,18 @@ static struct family *family_get(struct families *f, const char *name, size_t le
 	for (size_t i = 0; i < f->count; i++)
 		if (strlen(f->list[i]->name) == len && !memcmp(f->list[i]->name, name, len))
 			return f->list[i];
-	family = calloc(1, sizeof(*family));
-	list = family ? realloc(f->list, (f->count + 1) * sizeof(*list)) : NULL;
-	if (!list || len >= sizeof(family->name)) {
-		if (list)
-			f->list = list;
-		free(family);
+	if (len >= sizeof(family->name))
 		return NULL;
-	}
+	list = ch_array_grow(f->list, &f->cap, f->count + 1, sizeof(*list));
+	if (!list)
+		return NULL;
+	f->list = list;
+	family = calloc(1, sizeof(*family));
+	if (!family)
+		return NULL;
 	memcpy(family->name, name, len);
 	family->head_out = open_memstream(&family->head, &family->head_len);
 	family->samples_out = open_memstream(&family->samples, &family->samples_len);
-	f->list = list;
 	f->list[f->count++] = family;
 	return family;
 }

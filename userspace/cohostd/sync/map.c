@@ -4,8 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdlib.h>
 #include <sys/mman.h>
 #include <unistd.h>
+
+#include "lib/array.h"
 
 #define LEAF_MAGIC	0x4c4d4843u /* "CHML" */
 #define LEAF_VERSION	1
@@ -54,22 +57,6 @@ void ch_map_free(struct ch_map *m)
 	memset(m, 0, sizeof(*m));
 }
 
-/* Doubles an array when it is full. */
-static int grow(void **array, size_t *cap, size_t count, size_t each)
-{
-	size_t n = *cap ? *cap * 2 : 64;
-	void *p;
-
-	if (count < *cap)
-		return 0;
-	p = reallocarray(*array, n, each);
-	if (!p)
-		return -ENOMEM;
-	*array = p;
-	*cap = n;
-	return 0;
-}
-
 static size_t slot_of(const struct ch_map *m, const uint8_t *hash)
 {
 	size_t mask = m->pack_slots_count - 1, i = (size_t)ch_le_get(hash, 8) & mask;
@@ -107,14 +94,17 @@ static int rehash(struct ch_map *m)
 
 int ch_map_pack(struct ch_map *m, const struct ch_pack_ref *ref, uint32_t *ret_index)
 {
+	struct ch_pack_ref *packs;
 	size_t slot = 0;
 	int err;
 
 	err = rehash(m);
-	if (!err)
-		err = grow((void **)&m->packs, &m->packs_cap, m->packs_count, sizeof(*m->packs));
 	if (err)
 		return err;
+	packs = ch_array_grow(m->packs, &m->packs_cap, m->packs_count + 1, sizeof(*packs));
+	if (!packs)
+		return -ENOMEM;
+	m->packs = packs;
 	if (has_name(ref)) {
 		slot = slot_of(m, ref->hash);
 		if (m->pack_slots[slot]) {
@@ -141,7 +131,7 @@ int ch_map_pack_named(struct ch_map *m, uint32_t index, const struct ch_pack_ref
 int ch_map_append(struct ch_map *m, const struct ch_map_entry *entry)
 {
 	struct ch_map_entry *last = m->entries_count ? &m->entries[m->entries_count - 1] : NULL;
-	int err;
+	struct ch_map_entry *entries;
 
 	if (last && last->pack == CH_PACK_ZERO && entry->pack == CH_PACK_ZERO &&
 	    last->block + last->blocks == entry->block &&
@@ -149,9 +139,11 @@ int ch_map_append(struct ch_map *m, const struct ch_map_entry *entry)
 		last->blocks += entry->blocks;
 		return 0;
 	}
-	err = grow((void **)&m->entries, &m->entries_cap, m->entries_count, sizeof(*m->entries));
-	if (err)
-		return err;
+	entries =
+		ch_array_grow(m->entries, &m->entries_cap, m->entries_count + 1, sizeof(*entries));
+	if (!entries)
+		return -ENOMEM;
+	m->entries = entries;
 	m->entries[m->entries_count++] = *entry;
 	return 0;
 }

@@ -6,7 +6,10 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <unistd.h>
+
+#include "lib/array.h"
 
 void ch_commit_id_text(uint64_t epoch, uint64_t seq, char ret[CH_CHECKPOINT_ID_BYTES])
 {
@@ -92,21 +95,16 @@ static int load_keys(struct ch_repo *r, struct ch_error *e)
 static int on_key(void *arg, const char *key, uint64_t size_bytes)
 {
 	struct ch_repo *r = arg;
-	struct ch_commit_id id = {.size_bytes = size_bytes};
+	struct ch_commit_id id = {.size_bytes = size_bytes}, *ids;
 	size_t skip = 3 + strlen(r->args.volume), at;
 
 	/* Names that are no commits are someone else's, not ours to judge. */
 	if (strlen(key) <= skip || ch_commit_name_parse(key + skip, &id.epoch, &id.seq, id.hash))
 		return 0;
-	if (r->ids_count == r->ids_cap) {
-		size_t cap = r->ids_cap ? r->ids_cap * 2 : 64;
-		void *p = reallocarray(r->ids, cap, sizeof(*r->ids));
-
-		if (!p)
-			return -ENOMEM;
-		r->ids = p;
-		r->ids_cap = cap;
-	}
+	ids = ch_array_grow(r->ids, &r->ids_cap, r->ids_count + 1, sizeof(*ids));
+	if (!ids)
+		return -ENOMEM;
+	r->ids = ids;
 	/* Listings are sorted, so this is an append unless the store is odd. */
 	for (at = r->ids_count; at > 0 && r->ids[at - 1].seq > id.seq; at--)
 		r->ids[at] = r->ids[at - 1];
