@@ -4,6 +4,7 @@
  * the bucket could; opening must then fail or not, but never harm.
  */
 #include <stdint.h>
+#include <stdlib.h>
 
 #include "cohostd/sync/keys.h"
 

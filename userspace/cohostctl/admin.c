@@ -18,18 +18,14 @@
 
 #include "cohostctl/admin.h"
 #include "cohostctl/progress.h"
+#include "lib/buf.h"
 #include "lib/http.h"
 #include "lib/json.h"
 
 #define CALL_TIMEOUT_MS	 (15 * 1000)
 #define CLOUD_TIMEOUT_MS (150 * 1000) /* calls that wait for a bucket, with its retries */
-#define BODY_MAX	 (64 * 1024 * 1024)
+#define ANSWER_MAX	 (64 * 1024 * 1024 + CH_HTTP_HEAD_MAX)
 #define READ_SIZE	 65536
-
-struct buffer {
-	char *data;
-	size_t len, cap;
-};
 
 struct client {
 	struct ch_cmd *cmd;
@@ -38,8 +34,8 @@ struct client {
 	int timeout_ms;
 	bool lines;
 	struct ch_progress progress;
-	struct buffer in;   /* from the socket, head and not yet decoded body */
-	struct buffer body; /* decoded, not yet used */
+	struct ch_buf in;   /* from the socket, head and not yet decoded body */
+	struct ch_buf body; /* decoded, not yet used */
 	struct ch_http http;
 	json_t *answer;
 };
@@ -51,45 +47,6 @@ const char *ch_admin_path(void)
 
 	snprintf(path, sizeof(path), "%s/admin.sock", dir && *dir ? dir : "/run/cohost");
 	return path;
-}
-
-static int buffer_room(struct buffer *b, size_t more)
-{
-	size_t cap = b->cap ? b->cap : READ_SIZE;
-	char *data;
-
-	if (b->len + more > BODY_MAX + CH_HTTP_HEAD_MAX)
-		return -EFBIG;
-	while (cap < b->len + more + 1)
-		cap *= 2;
-	if (cap == b->cap)
-		return 0;
-	data = realloc(b->data, cap);
-	if (!data)
-		return -ENOMEM;
-	b->data = data;
-	b->cap = cap;
-	return 0;
-}
-
-static int buffer_add(struct buffer *b, const char *data, size_t len)
-{
-	int err = buffer_room(b, len);
-
-	if (err)
-		return err;
-	memcpy(b->data + b->len, data, len);
-	b->len += len;
-	b->data[b->len] = '\0';
-	return 0;
-}
-
-static void buffer_drop(struct buffer *b, size_t n)
-{
-	if (!n)
-		return;
-	memmove(b->data, b->data + n, b->len - n);
-	b->len -= n;
 }
 
 static int fail_connect(struct client *c, int err)
@@ -153,10 +110,10 @@ static int detach(struct client *c)
 static int receive(struct client *c, bool *ret_end)
 {
 	struct pollfd pfd = {.fd = c->fd, .events = POLLIN};
-	int ready, err = buffer_room(&c->in, READ_SIZE);
 	ssize_t n;
+	int ready;
 
-	if (err)
+	if (!ch_buf_room(&c->in, READ_SIZE))
 		return fail_answer(c, "it is too large");
 	ready = c->work ? ch_interrupt_poll(&pfd) : poll(&pfd, 1, c->timeout_ms);
 	if (ready < 0 && errno == EINTR)
@@ -166,7 +123,7 @@ static int receive(struct client *c, bool *ret_end)
 			c->cmd, CH_EXIT_UNREACHABLE,
 			"'cohostctl status' shows the workers; the daemon's log says more",
 			"the daemon does not answer (waited %d s)", c->timeout_ms / 1000);
-	n = recv(c->fd, c->in.data + c->in.len, READ_SIZE, 0);
+	n = recv(c->fd, c->in.text + c->in.len, READ_SIZE, 0);
 	if (n < 0 && errno == EINTR)
 		return CH_EXIT_OK;
 	if (n < 0)
@@ -211,15 +168,15 @@ static int take_lines(struct client *c, bool last)
 	char *end;
 	int rc = CH_EXIT_OK;
 
-	while (!rc && c->body.len && (end = memchr(c->body.data, '\n', c->body.len))) {
-		size_t n = (size_t)(end - c->body.data);
+	while (!rc && c->body.len && (end = memchr(c->body.text, '\n', c->body.len))) {
+		size_t n = (size_t)(end - c->body.text);
 
 		if (n)
-			rc = take_document(c, c->body.data, n);
-		buffer_drop(&c->body, n + 1);
+			rc = take_document(c, c->body.text, n);
+		ch_buf_drop(&c->body, n + 1);
 	}
 	if (!rc && last && c->body.len)
-		rc = take_document(c, c->body.data, c->body.len);
+		rc = take_document(c, c->body.text, c->body.len);
 	return rc;
 }
 
@@ -230,22 +187,22 @@ static int receive_head(struct client *c)
 	ch_http_reset(&c->http);
 	for (;;) {
 		ssize_t n = c->in.len
-				    ? ch_http_parse_response(&c->http, c->in.data, c->in.len, false)
+				    ? ch_http_parse_response(&c->http, c->in.text, c->in.len, false)
 				    : -EAGAIN;
 		int rc;
 
 		if (n >= 0 && c->http.status < 200) {
-			buffer_drop(&c->in, (size_t)n);
+			ch_buf_drop(&c->in, (size_t)n);
 			ch_http_reset(&c->http);
 			continue;
 		}
 		if (n >= 0) {
 			const struct ch_http_field *type =
-				ch_http_find(&c->http, c->in.data, "content-type", NULL);
+				ch_http_find(&c->http, c->in.text, "content-type", NULL);
 			struct ch_slice s = type ? type->value : (struct ch_slice){};
 
-			c->lines = memmem(c->in.data + s.off, s.len, "ndjson", 6) != NULL;
-			buffer_drop(&c->in, (size_t)n);
+			c->lines = memmem(c->in.text + s.off, s.len, "ndjson", 6) != NULL;
+			ch_buf_drop(&c->in, (size_t)n);
 			return CH_EXIT_OK;
 		}
 		if (n != -EAGAIN)
@@ -268,8 +225,8 @@ static int decode(struct client *c, struct ch_chunked *chunked, uint64_t *left, 
 
 	if (c->http.body != CH_HTTP_BODY_CHUNKED) {
 		used = c->http.body == CH_HTTP_BODY_LENGTH && c->in.len > *left ? *left : c->in.len;
-		err = buffer_add(&c->body, c->in.data, used);
-		buffer_drop(&c->in, used);
+		err = ch_buf_put(&c->body, c->in.text, used);
+		ch_buf_drop(&c->in, used);
 		*left -= c->http.body == CH_HTTP_BODY_LENGTH ? used : 0;
 		*ret_done = c->http.body == CH_HTTP_BODY_CLOSE ? end : !*left;
 		return err;
@@ -277,12 +234,12 @@ static int decode(struct client *c, struct ch_chunked *chunked, uint64_t *left, 
 	do {
 		used = 0;
 		run = (struct ch_slice){};
-		err = ch_chunked_next(chunked, c->in.data + done, c->in.len - done, &used, &run);
+		err = ch_chunked_next(chunked, c->in.text + done, c->in.len - done, &used, &run);
 		if (!err && run.len)
-			err = buffer_add(&c->body, c->in.data + done + run.off, run.len);
+			err = ch_buf_put(&c->body, c->in.text + done + run.off, run.len);
 		done += used;
 	} while (!err && used && !chunked->done);
-	buffer_drop(&c->in, done);
+	ch_buf_drop(&c->in, done);
 	*ret_done = chunked->done;
 	return err;
 }
@@ -326,13 +283,24 @@ static int exchange(struct client *c, const char *request, size_t len)
 	return rc;
 }
 
+static void client_init(struct client *c, struct ch_cmd *cmd, const char *what)
+{
+	*c = (struct client){
+		.cmd = cmd,
+		.fd = -1,
+		.in.max = ANSWER_MAX,
+		.body.max = ANSWER_MAX,
+	};
+	ch_progress_init(&c->progress, cmd, what);
+}
+
 static void client_exit(struct client *c)
 {
 	ch_progress_end(&c->progress);
 	if (c->fd >= 0)
 		close(c->fd);
-	free(c->in.data);
-	free(c->body.data);
+	ch_buf_free(&c->in);
+	ch_buf_free(&c->body);
 	json_decref(c->answer);
 }
 
@@ -359,7 +327,7 @@ static int call(struct client *c, const char *target, const char *verb, json_t *
 	rc = exchange(c, request, (size_t)len);
 	free(request);
 	if (!rc && !c->lines && c->body.len)
-		rc = take_document(c, c->body.data, c->body.len);
+		rc = take_document(c, c->body.text, c->body.len);
 	if (!rc && !c->answer && c->lines) {
 		ch_progress_end(&c->progress);
 		rc = ch_cmd_fail(c->cmd, CH_EXIT_UNREACHABLE,
@@ -382,12 +350,11 @@ static int call(struct client *c, const char *target, const char *verb, json_t *
 int ch_admin_call(struct ch_cmd *cmd, const char *target, const char *verb, json_t *args,
 		  json_t **ret)
 {
-	struct client c = {.cmd = cmd, .fd = -1, .timeout_ms = CALL_TIMEOUT_MS};
+	struct client c;
 	int rc;
 
-	if (!strcmp(target, "sync"))
-		c.timeout_ms = CLOUD_TIMEOUT_MS;
-	ch_progress_init(&c.progress, cmd, verb);
+	client_init(&c, cmd, verb);
+	c.timeout_ms = strcmp(target, "sync") ? CALL_TIMEOUT_MS : CLOUD_TIMEOUT_MS;
 	rc = call(&c, target, verb, args, ret);
 	client_exit(&c);
 	return rc;
@@ -396,11 +363,12 @@ int ch_admin_call(struct ch_cmd *cmd, const char *target, const char *verb, json
 int ch_admin_work(struct ch_cmd *cmd, const char *target, const char *verb, json_t *args,
 		  const char *what, json_t **ret)
 {
-	struct client c = {.cmd = cmd, .fd = -1, .work = true};
+	struct client c;
 	int rc;
 
 	ch_interrupt_catch();
-	ch_progress_init(&c.progress, cmd, what);
+	client_init(&c, cmd, what);
+	c.work = true;
 	rc = call(&c, target, verb, args, ret);
 	client_exit(&c);
 	return rc;

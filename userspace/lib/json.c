@@ -2,9 +2,8 @@
 /* Helpers on jansson: see json.h. */
 #include <errno.h>
 #include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 
+#include "lib/buf.h"
 #include "lib/json.h"
 
 const char *ch_json_str(const json_t *object, const char *key)
@@ -81,23 +80,22 @@ int ch_json_to_error(const json_t *object, struct ch_error *e)
 	return 0;
 }
 
+static int append(const char *text, size_t len, void *b)
+{
+	return ch_buf_put(b, text, len);
+}
+
 char *ch_json_line(const json_t *value, size_t *ret_len)
 {
-	char *line = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY), *longer;
-	size_t n;
+	struct ch_buf b = {0};
 
-	if (!line)
-		return NULL;
-	n = strlen(line);
-	longer = realloc(line, n + 2);
-	if (!longer) {
-		free(line);
+	if (json_dump_callback(value, append, &b, JSON_COMPACT | JSON_ENCODE_ANY) ||
+	    ch_buf_put(&b, "\n", 2)) {
+		ch_buf_free(&b);
 		return NULL;
 	}
-	longer[n] = '\n';
-	longer[n + 1] = '\0';
-	*ret_len = n + 1;
-	return longer;
+	*ret_len = b.len - 1;
+	return b.text;
 }
 
 json_t *ch_json_parse(const char *text, size_t len, struct ch_error *e)

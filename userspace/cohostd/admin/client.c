@@ -22,34 +22,6 @@
 #define READ_SIZE  4096
 #define QUEUED_MAX (80 * 1024 * 1024)
 
-static int buf_room(struct ch_admin_buf *b, size_t more)
-{
-	size_t cap = b->cap ? b->cap : READ_SIZE;
-	char *data;
-
-	while (cap < b->len + more)
-		cap *= 2;
-	if (cap == b->cap)
-		return 0;
-	data = realloc(b->data, cap);
-	if (!data)
-		return -ENOMEM;
-	b->data = data;
-	b->cap = cap;
-	return 0;
-}
-
-static int buf_add(struct ch_admin_buf *b, const void *data, size_t len)
-{
-	int err = buf_room(b, len);
-
-	if (err)
-		return err;
-	memcpy(b->data + b->len, data, len);
-	b->len += len;
-	return 0;
-}
-
 static void client_free(struct ch_admin_client *c)
 {
 	struct ch_admin *admin = c->admin;
@@ -59,9 +31,9 @@ static void client_free(struct ch_admin_client *c)
 		ch_worker_forget(admin->worker, c->call);
 	ch_admin_gather_drop(c->gather);
 	close(c->fd);
-	free(c->request.data);
-	free(c->sending.data);
-	free(c->queued.data);
+	ch_buf_free(&c->request);
+	ch_buf_free(&c->sending);
+	ch_buf_free(&c->queued);
 	free(c);
 	ch_admin_client_gone(admin);
 }
@@ -101,7 +73,7 @@ static void on_sent(struct ch_op *op, int res, uint32_t flags)
 
 static void send_next(struct ch_admin_client *c)
 {
-	struct ch_admin_buf spare = c->sending;
+	struct ch_buf spare = c->sending;
 
 	if (ch_op_busy(&c->out))
 		return;
@@ -113,7 +85,7 @@ static void send_next(struct ch_admin_client *c)
 	}
 	if (c->sending.len) {
 		ch_timer_after_ms(c->admin->ring, &c->deadline, on_deadline, ANSWER_MS);
-		ch_ring_send(c->admin->ring, &c->out, on_sent, c->fd, c->sending.data + c->sent,
+		ch_ring_send(c->admin->ring, &c->out, on_sent, c->fd, c->sending.text + c->sent,
 			     c->sending.len - c->sent, 0);
 		return;
 	}
@@ -124,7 +96,7 @@ static void send_next(struct ch_admin_client *c)
 
 static void queue(struct ch_admin_client *c, const char *data, size_t len)
 {
-	if (c->queued.len + len > QUEUED_MAX || buf_add(&c->queued, data, len))
+	if (ch_buf_put(&c->queued, data, len))
 		c->gone = true;
 }
 
@@ -237,7 +209,7 @@ static void take_request(struct ch_admin_client *c)
 	ssize_t n;
 
 	if (!c->head_len) {
-		n = ch_http_parse_request(&c->http, c->request.data, c->request.len);
+		n = ch_http_parse_request(&c->http, c->request.text, c->request.len);
 		if (n == -EAGAIN) {
 			receive(c);
 			return;
@@ -276,11 +248,11 @@ static void on_received(struct ch_op *op, int res, uint32_t flags)
 
 static void receive(struct ch_admin_client *c)
 {
-	if (buf_room(&c->request, READ_SIZE)) {
+	if (!ch_buf_room(&c->request, READ_SIZE)) {
 		client_end(c);
 		return;
 	}
-	ch_ring_recv(c->admin->ring, &c->in, on_received, c->fd, c->request.data + c->request.len,
+	ch_ring_recv(c->admin->ring, &c->in, on_received, c->fd, c->request.text + c->request.len,
 		     READ_SIZE, 0);
 }
 
@@ -292,8 +264,11 @@ int ch_admin_client_create(struct ch_admin *admin, int fd)
 		return -ENOMEM;
 	c->admin = admin;
 	c->fd = fd;
+	/* send_next() lets the two change places: both have the limit. */
+	c->queued.max = QUEUED_MAX;
+	c->sending.max = QUEUED_MAX;
 	ch_http_reset(&c->http);
-	if (buf_room(&c->request, READ_SIZE)) {
+	if (!ch_buf_room(&c->request, READ_SIZE)) {
 		free(c);
 		return -ENOMEM;
 	}

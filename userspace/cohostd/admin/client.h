@@ -13,15 +13,11 @@
 #include <stdint.h>
 
 #include "cohostd/admin/admin.h"
+#include "lib/buf.h"
 #include "lib/error.h"
 #include "lib/http.h"
 
 #define CH_ADMIN_BODY_MAX (1024 * 1024)
-
-struct ch_admin_buf {
-	char *data;
-	size_t len, cap;
-};
 
 struct ch_admin_gather;
 
@@ -31,11 +27,11 @@ struct ch_admin_client {
 	struct ch_op in, out;
 	struct ch_timer deadline; /* for the request to arrive, then for the answer to leave */
 	struct ch_http http;
-	struct ch_admin_buf request; /* head and body */
+	struct ch_buf request; /* head and body */
 	size_t head_len;
-	struct ch_admin_buf sending; /* lent to the ring while `out` is busy */
+	struct ch_buf sending; /* lent to the ring while `out` is busy */
 	size_t sent;
-	struct ch_admin_buf queued;
+	struct ch_buf queued;
 	int64_t call;			/* id of the call or job it waits for, 0: none */
 	struct ch_admin_gather *gather; /* or the question to several workers */
 	bool streaming;			/* the head of a stream has been said */

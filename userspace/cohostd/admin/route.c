@@ -210,7 +210,7 @@ static void route_post(struct ch_admin_client *c, char *path)
 		     "there is no such path");
 		return;
 	}
-	body = len ? ch_json_parse(c->request.data + c->head_len, len, &e) : json_object();
+	body = len ? ch_json_parse(c->request.text + c->head_len, len, &e) : json_object();
 	if (!json_is_object(body)) {
 		fail(c, -EINVAL, CH_EXIT_USAGE, NULL,
 		     e.message[0] ? e.message : "the body must be a JSON object");
@@ -231,7 +231,7 @@ void ch_admin_route(struct ch_admin_client *c)
 		c->request.len = c->head_len + (size_t)c->http.content_length;
 	else
 		c->request.len = c->head_len;
-	if (ch_slice_copy(c->request.data, c->http.path, path, sizeof(path)))
+	if (ch_slice_copy(c->request.text, c->http.path, path, sizeof(path)))
 		snprintf(path, sizeof(path), "/");
 	if (c->http.method == CH_HTTP_GET && !strcmp(path, "/metrics"))
 		ch_admin_gather_metrics(c);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Little-endian bytes: a growing buffer that is written and a bounded view that
- * is read. Both carry their failure along, so a codec checks once at its end:
- * a writer that ran out of memory and a reader that ran out of bytes stay bad.
+ * Little-endian bytes: written to a growing buffer (lib/buf.h), read from a bounded
+ * view. Both carry their failure along, so a codec checks once at its end: a writer
+ * that ran out of memory and a reader that ran out of bytes stay bad.
  */
 #ifndef CH_SYNC_BYTES_H
 #define CH_SYNC_BYTES_H
@@ -10,63 +10,9 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <stdlib.h>
 #include <string.h>
 
-struct ch_buf {
-	uint8_t *data;
-	size_t len;
-	size_t cap;
-	bool bad; /* out of memory */
-};
-
-static inline void ch_buf_free(struct ch_buf *b)
-{
-	free(b->data);
-	memset(b, 0, sizeof(*b));
-}
-
-/* Room for n more bytes, NULL when out of memory. */
-static inline uint8_t *ch_buf_room(struct ch_buf *b, size_t n)
-{
-	size_t cap = b->cap ? b->cap : 256;
-	uint8_t *data;
-
-	if (b->bad)
-		return NULL;
-	while (cap - b->len < n)
-		cap *= 2;
-	if (cap != b->cap) {
-		data = realloc(b->data, cap);
-		if (!data) {
-			b->bad = true;
-			return NULL;
-		}
-		b->data = data;
-		b->cap = cap;
-	}
-	return b->data + b->len;
-}
-
-static inline void ch_buf_put(struct ch_buf *b, const void *p, size_t n)
-{
-	uint8_t *to = ch_buf_room(b, n);
-
-	if (!to || !n)
-		return;
-	memcpy(to, p, n);
-	b->len += n;
-}
-
-static inline void ch_buf_zero(struct ch_buf *b, size_t n)
-{
-	uint8_t *to = ch_buf_room(b, n);
-
-	if (!to)
-		return;
-	memset(to, 0, n);
-	b->len += n;
-}
+#include "lib/buf.h"
 
 static inline void ch_le_put(uint8_t *p, uint64_t v, unsigned int bytes)
 {

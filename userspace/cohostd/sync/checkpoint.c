@@ -10,6 +10,7 @@
 #include "cohostd/sync/checkpoint.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -314,8 +315,8 @@ static int write_leaves(struct job *j, struct ch_map *m, struct ch_commit *c, st
 		ch_map_pack_named(&table, open, &j->pack.ref);
 		err = ch_upload_pack(&j->upload, &j->pack.ref, ch_pack_take(&j->pack), e);
 	}
-	if (!err && refs.bad)
-		err = -ENOMEM;
+	if (!err)
+		err = refs.err;
 	c->leaves = (struct ch_leaf_ref *)(void *)refs.data;
 	c->packs = table.packs;
 	c->packs_count = (uint32_t)table.packs_count;

@@ -6,6 +6,7 @@
 #include <inttypes.h>
 #include <sodium.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cohostd/sync/map.h"
 
@@ -63,7 +64,7 @@ static int body_encode(const struct ch_commit *c, struct ch_buf *b)
 	}
 	ch_buf_put(b, c->inline_leaf, c->inline_len);
 	ch_buf_zero(b, ch_padme(len) - len);
-	return b->bad ? -ENOMEM : 0;
+	return b->err;
 }
 
 static int seal_body(struct ch_aead *aead, const struct ch_buf *body, struct ch_buf *b)
@@ -107,12 +108,12 @@ int ch_commit_encode(struct ch_commit *c, const struct ch_keys *keys, enum ch_su
 	ch_buf_put(b, head.salt, sizeof(head.salt));
 	ch_buf_put(b, head.commitment, sizeof(head.commitment));
 	ch_buf_zero(b, HEAD_BYTES - 144);
-	err = b->bad ? -ENOMEM : seal_body(aead, &body, b);
+	err = b->err ? b->err : seal_body(aead, &body, b);
 	if (err)
 		goto out;
 	crypto_sign_detached(signature, NULL, b->data, b->len, keys->sign_secret);
 	ch_buf_put(b, signature, sizeof(signature));
-	err = b->bad ? -ENOMEM : 0;
+	err = b->err;
 	if (!err)
 		ch_sha256(b->data, b->len, c->hash);
 out:

@@ -224,17 +224,17 @@ static int encode(const struct ch_keys *k, const struct ch_key_source *source, s
 	err = wrap_slot(k, source, b);
 	if (err)
 		return err;
-	if (b->bad)
-		return -ENOMEM;
+	if (b->err)
+		return b->err;
 	err = object_mac(k, b->data, b->len, mac);
 	if (err)
 		return err;
 	ch_buf_put(b, mac, sizeof(mac));
-	if (b->bad)
-		return -ENOMEM;
+	if (b->err)
+		return b->err;
 	ch_sha256(b->data, b->len, mac);
 	ch_buf_put(b, mac, sizeof(mac));
-	return b->bad ? -ENOMEM : 0;
+	return b->err;
 }
 
 int ch_keys_create(struct ch_keys **ret, const struct ch_key_source *source, struct ch_buf *object,

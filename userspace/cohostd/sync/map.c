@@ -351,7 +351,7 @@ int ch_map_encode(const struct ch_map *m, size_t *at, size_t max_bytes, struct c
 		ch_pack_ref_put(b, &m->packs[order[i]]);
 	for (; *at < end; (*at)++)
 		put_entry(b, m, &m->entries[*at], local);
-	err = b->bad ? -ENOMEM : 0;
+	err = b->err;
 out:
 	free(local);
 	free(order);

@@ -4,6 +4,7 @@
 
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <zstd.h>
 
 #define MAGIC	   "COHPACK\1"

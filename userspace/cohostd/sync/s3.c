@@ -9,6 +9,7 @@
 
 #include <curl/curl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <time.h>
 
 #include "cohostd/sync/sigv4.h"
@@ -111,8 +112,7 @@ static size_t on_write(char *data, size_t size, size_t n, void *user)
 		x->too_long = true;
 		return 0;
 	}
-	ch_buf_put(to, data, len);
-	return to->bad ? 0 : len;
+	return ch_buf_put(to, data, len) ? 0 : len;
 }
 
 static void xfer_stop(struct s3 *s, struct xfer *x)
