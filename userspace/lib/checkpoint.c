@@ -10,8 +10,10 @@
 #include "lib/netlink.h"
 #include "lib/volume.h"
 
-static void checkpoint_parse(struct nlattr **attrs, struct ch_checkpoint *checkpoint)
+static int checkpoint_parse(void *arg, struct nlattr **attrs)
 {
+	struct ch_checkpoint *checkpoint = arg;
+
 	memset(checkpoint, 0, sizeof(*checkpoint));
 	ch_netlink_string(attrs[COHOST_A_CHECKPOINT_VOLUME], checkpoint->volume,
 			  sizeof(checkpoint->volume));
@@ -23,23 +25,15 @@ static void checkpoint_parse(struct nlattr **attrs, struct ch_checkpoint *checkp
 	ch_netlink_u32(attrs[COHOST_A_CHECKPOINT_VIEWS], &checkpoint->views);
 	checkpoint->full = attrs[COHOST_A_CHECKPOINT_FULL] != NULL;
 	checkpoint->lost = attrs[COHOST_A_CHECKPOINT_LOST] != NULL;
+	return 0;
 }
 
 /* Nobody but the kernel knows whether the volume or the checkpoint is missing. */
-static int explain(const char *volume, int err, struct ch_error *e)
+static int explain(int err, struct ch_error *e)
 {
-	if (!err)
-		return 0;
-	ch_error_prefix(e, "volume '%s'", volume);
 	if (err == -ENOENT)
 		ch_error_hint(e, "see what there is with: cohostctl volume list");
 	return err;
-}
-
-static int one_parse(void *arg, struct nlattr **attrs)
-{
-	checkpoint_parse(attrs, arg);
-	return 0;
 }
 
 int ch_checkpoint_create(const char *volume, struct ch_checkpoint *ret_checkpoint,
@@ -48,112 +42,50 @@ int ch_checkpoint_create(const char *volume, struct ch_checkpoint *ret_checkpoin
 	struct ch_checkpoint checkpoint = {0};
 	const struct ch_netlink_request req = {
 		.cmd = COHOST_CMD_CHECKPOINT_CREATE,
+		.volume_attr = COHOST_A_CHECKPOINT_VOLUME,
+		.volume = volume,
 		.attr_max = COHOST_A_CHECKPOINT_MAX,
-		.each = one_parse,
+		.each = checkpoint_parse,
 		.arg = &checkpoint,
 	};
-	struct ch_netlink nl;
-	struct nl_msg *msg;
-	int err;
+	int err = ch_netlink_call(&req, e);
 
-	err = ch_netlink_open(&nl, e);
-	if (err)
-		return err;
-	msg = ch_netlink_msg(&nl, &req);
-	if (msg && nla_put_string(msg, COHOST_A_CHECKPOINT_VOLUME, volume) < 0) {
-		nlmsg_free(msg);
-		msg = NULL;
-	}
-	err = ch_netlink_call(&nl, &req, msg, e);
-	ch_netlink_close(&nl);
 	if (!err)
 		*ret_checkpoint = checkpoint;
-	return explain(volume, err, e);
-}
-
-struct list {
-	struct ch_checkpoint *checkpoints;
-	size_t count;
-};
-
-static int list_add(void *arg, struct nlattr **attrs)
-{
-	struct list *list = arg;
-	struct ch_checkpoint *more;
-
-	more = realloc(list->checkpoints, (list->count + 1) * sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	list->checkpoints = more;
-	checkpoint_parse(attrs, &more[list->count++]);
-	return 0;
-}
-
-static int list_once(struct ch_netlink *nl, const char *volume, struct list *list,
-		     struct ch_error *e)
-{
-	const struct ch_netlink_request req = {
-		.cmd = COHOST_CMD_CHECKPOINT_GET,
-		.dump = true,
-		.attr_max = COHOST_A_CHECKPOINT_MAX,
-		.each = list_add,
-		.arg = list,
-	};
-	struct nl_msg *msg = ch_netlink_msg(nl, &req);
-
-	list->count = 0;
-	if (msg && volume && nla_put_string(msg, COHOST_A_CHECKPOINT_VOLUME, volume) < 0) {
-		nlmsg_free(msg);
-		msg = NULL;
-	}
-	return ch_netlink_call(nl, &req, msg, e);
+	return explain(err, e);
 }
 
 int ch_checkpoint_list(const char *volume, struct ch_checkpoint **ret_checkpoints,
 		       size_t *ret_count, struct ch_error *e)
 {
-	struct list list = {0};
-	struct ch_netlink nl;
-	int err;
+	const struct ch_netlink_request req = {
+		.cmd = COHOST_CMD_CHECKPOINT_GET,
+		.volume_attr = COHOST_A_CHECKPOINT_VOLUME,
+		.volume = volume,
+		.attr_max = COHOST_A_CHECKPOINT_MAX,
+		.each = checkpoint_parse,
+	};
+	void *checkpoints;
+	int err = ch_netlink_list(&req, sizeof(**ret_checkpoints), &checkpoints, ret_count, e);
 
-	err = ch_netlink_open(&nl, e);
 	if (err)
-		return err;
-	for (int i = 0; i < CH_NETLINK_DUMP_TRIES; i++) {
-		err = list_once(&nl, volume, &list, e);
-		if (err != -EAGAIN)
-			break;
-	}
-	ch_netlink_close(&nl);
-	if (err) {
-		free(list.checkpoints);
-		return volume ? explain(volume, err, e) : err;
-	}
-	*ret_checkpoints = list.checkpoints;
-	*ret_count = list.count;
+		return explain(err, e);
+	*ret_checkpoints = checkpoints;
 	return 0;
 }
 
 int ch_checkpoint_delete(const char *volume, uint64_t epoch, bool synced, struct ch_error *e)
 {
-	const struct ch_netlink_request req = {.cmd = COHOST_CMD_CHECKPOINT_DELETE};
-	struct ch_netlink nl;
-	struct nl_msg *msg;
-	int err;
+	const struct ch_netlink_request req = {
+		.cmd = COHOST_CMD_CHECKPOINT_DELETE,
+		.volume_attr = COHOST_A_CHECKPOINT_VOLUME,
+		.volume = volume,
+		.put = {{COHOST_A_CHECKPOINT_EPOCH, CH_NETLINK_U64, epoch},
+			{COHOST_A_CHECKPOINT_SYNCED, synced ? CH_NETLINK_FLAG : CH_NETLINK_NONE,
+			 0}},
+	};
 
-	err = ch_netlink_open(&nl, e);
-	if (err)
-		return err;
-	msg = ch_netlink_msg(&nl, &req);
-	if (msg && (nla_put_string(msg, COHOST_A_CHECKPOINT_VOLUME, volume) < 0 ||
-		    nla_put_u64(msg, COHOST_A_CHECKPOINT_EPOCH, epoch) < 0 ||
-		    (synced && nla_put_flag(msg, COHOST_A_CHECKPOINT_SYNCED) < 0))) {
-		nlmsg_free(msg);
-		msg = NULL;
-	}
-	err = ch_netlink_call(&nl, &req, msg, e);
-	ch_netlink_close(&nl);
-	return explain(volume, err, e);
+	return explain(ch_netlink_call(&req, e), e);
 }
 
 static void view_name(const char *volume, uint64_t epoch, char buf[static CH_DM_NAME_SIZE])
@@ -234,27 +166,17 @@ int ch_checkpoint_changed(const char *volume, uint64_t epoch,
 	const struct ch_netlink_request req = {
 		.cmd = COHOST_CMD_CHANGED_GET,
 		.dump = true,
+		.volume_attr = COHOST_A_CHANGED_VOLUME,
+		.volume = volume,
+		.put = {{COHOST_A_CHANGED_EPOCH, CH_NETLINK_U64, epoch}},
 		.attr_max = COHOST_A_CHANGED_MAX,
 		.each = changed_add,
 		.arg = &changed,
 	};
-	struct ch_netlink nl;
-	struct nl_msg *msg;
-	int err;
+	int err = ch_netlink_call(&req, e);
 
-	err = ch_netlink_open(&nl, e);
 	if (err)
-		return err;
-	msg = ch_netlink_msg(&nl, &req);
-	if (msg && (nla_put_string(msg, COHOST_A_CHANGED_VOLUME, volume) < 0 ||
-		    nla_put_u64(msg, COHOST_A_CHANGED_EPOCH, epoch) < 0)) {
-		nlmsg_free(msg);
-		msg = NULL;
-	}
-	err = ch_netlink_call(&nl, &req, msg, e);
-	ch_netlink_close(&nl);
-	if (err)
-		return explain(volume, err, e);
+		return explain(err, e);
 	*ret_full = changed.full;
 	return 0;
 }

@@ -7,12 +7,17 @@
 #include <netlink/errno.h>
 #include <netlink/genl/ctrl.h>
 #include <netlink/genl/genl.h>
+#include <netlink/msg.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 
+#include "lib/array.h"
+
 /* Receive buffer: an answer of the kernel is at most 32 KiB at a time. */
 #define MESSAGE_BYTES 32768
+/* Times to ask for a dump that is interrupted. */
+#define DUMP_TRIES 16
 
 struct call {
 	const struct ch_netlink_request *req;
@@ -75,17 +80,42 @@ void ch_netlink_close(struct ch_netlink *nl)
 	nl->sock = NULL;
 }
 
-struct nl_msg *ch_netlink_msg(const struct ch_netlink *nl, const struct ch_netlink_request *req)
+static int put(struct nl_msg *msg, const struct ch_netlink_put *put)
+{
+	switch (put->type) {
+	case CH_NETLINK_NONE:
+		return 0;
+	case CH_NETLINK_U32:
+		return nla_put_u32(msg, put->attr, (uint32_t)put->number);
+	case CH_NETLINK_U64:
+		return nla_put_u64(msg, put->attr, put->number);
+	case CH_NETLINK_FLAG:
+		return nla_put_flag(msg, put->attr);
+	}
+	return -NLE_INVAL;
+}
+
+/* NULL: no memory. */
+static struct nl_msg *message(const struct ch_netlink *nl, const struct ch_netlink_request *req)
 {
 	struct nl_msg *msg = nlmsg_alloc();
 
-	if (msg && !genlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, nl->family, 0,
-				NLM_F_REQUEST | (req->dump ? NLM_F_DUMP : NLM_F_ACK), req->cmd,
-				COHOST_GENL_VERSION)) {
-		nlmsg_free(msg);
+	if (!msg)
 		return NULL;
-	}
+	if (!genlmsg_put(msg, NL_AUTO_PORT, NL_AUTO_SEQ, nl->family, 0,
+			 NLM_F_REQUEST | (req->dump ? NLM_F_DUMP : NLM_F_ACK), req->cmd,
+			 COHOST_GENL_VERSION))
+		goto free_msg;
+	if (req->volume && nla_put_string(msg, req->volume_attr, req->volume) < 0)
+		goto free_msg;
+	for (size_t i = 0; i < sizeof(req->put) / sizeof(req->put[0]); i++)
+		if (put(msg, &req->put[i]) < 0)
+			goto free_msg;
 	return msg;
+
+free_msg:
+	nlmsg_free(msg);
+	return NULL;
 }
 
 /* The extended acknowledgement behind `skip` bytes of a message's payload, or NULL. */
@@ -187,9 +217,9 @@ static int on_message(struct nl_msg *msg, void *arg)
 	return NL_OK;
 }
 
-int ch_netlink_call(struct ch_netlink *nl, const struct ch_netlink_request *req, struct nl_msg *msg,
-		    struct ch_error *e)
+static int exchange(struct ch_netlink *nl, const struct ch_netlink_request *req, struct ch_error *e)
 {
+	struct nl_msg *msg = message(nl, req);
 	struct call call = {.req = req, .e = e};
 	struct nl_cb *cb;
 	int err;
@@ -222,6 +252,76 @@ int ch_netlink_call(struct ch_netlink *nl, const struct ch_netlink_request *req,
 		return fail_nl(e, err, "cannot talk to the kernel module cohost");
 	if (call.interrupted)
 		return ch_error_set(e, -EAGAIN, "volumes came and went while they were listed");
+	return 0;
+}
+
+/* What failed before there was an exchange has nothing to do with the volume. */
+static int fail_volume(const struct ch_netlink_request *req, int err, struct ch_error *e)
+{
+	if (req->volume)
+		ch_error_prefix(e, "volume '%s'", req->volume);
+	return err;
+}
+
+int ch_netlink_call(const struct ch_netlink_request *req, struct ch_error *e)
+{
+	struct ch_netlink nl;
+	int err;
+
+	err = ch_netlink_open(&nl, e);
+	if (err)
+		return err;
+	err = exchange(&nl, req, e);
+	ch_netlink_close(&nl);
+	return err ? fail_volume(req, err, e) : 0;
+}
+
+struct list {
+	ch_netlink_each_t fill;
+	size_t item_bytes;
+	char *items;
+	size_t count, cap;
+};
+
+static int list_add(void *arg, struct nlattr **attrs)
+{
+	struct list *list = arg;
+	char *items;
+
+	items = ch_array_grow(list->items, &list->cap, list->count + 1, list->item_bytes);
+	if (!items)
+		return -ENOMEM;
+	list->items = items;
+	return list->fill(items + list->count++ * list->item_bytes, attrs);
+}
+
+int ch_netlink_list(const struct ch_netlink_request *req, size_t item_bytes, void **ret_items,
+		    size_t *ret_count, struct ch_error *e)
+{
+	struct list list = {.fill = req->each, .item_bytes = item_bytes};
+	struct ch_netlink_request all = *req;
+	struct ch_netlink nl;
+	int err;
+
+	all.dump = true;
+	all.each = list_add;
+	all.arg = &list;
+	err = ch_netlink_open(&nl, e);
+	if (err)
+		return err;
+	for (int i = 0; i < DUMP_TRIES; i++) {
+		list.count = 0;
+		err = exchange(&nl, &all, e);
+		if (err != -EAGAIN)
+			break;
+	}
+	ch_netlink_close(&nl);
+	if (err) {
+		free(list.items);
+		return fail_volume(req, err, e);
+	}
+	*ret_items = list.items;
+	*ret_count = list.count;
 	return 0;
 }
 

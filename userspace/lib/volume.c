@@ -3,7 +3,6 @@
 #include "lib/volume.h"
 
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 
@@ -80,10 +79,11 @@ int ch_volume_mode_parse(const char *name, enum cohost_mode *ret_mode)
 	return -EINVAL;
 }
 
-static void volume_parse(struct nlattr **attrs, struct ch_volume *volume)
+static int volume_parse(void *arg, struct nlattr **attrs)
 {
 	struct nlattr *counters[COHOST_A_COUNTERS_MAX + 1];
 	struct nlattr *uuid = attrs[COHOST_A_VOLUME_UUID];
+	struct ch_volume *volume = arg;
 
 	memset(volume, 0, sizeof(*volume));
 	ch_netlink_string(attrs[COHOST_A_VOLUME_NAME], volume->name, sizeof(volume->name));
@@ -103,65 +103,25 @@ static void volume_parse(struct nlattr **attrs, struct ch_volume *volume)
 	if (!attrs[COHOST_A_VOLUME_COUNTERS] ||
 	    nla_parse_nested(counters, COHOST_A_COUNTERS_MAX, attrs[COHOST_A_VOLUME_COUNTERS],
 			     NULL) < 0)
-		return;
+		return 0;
 	for (int i = 0; i <= COHOST_A_COUNTERS_MAX; i++)
 		ch_netlink_u64(counters[i], &volume->counter[i]);
-}
-
-struct list {
-	struct ch_volume *volumes;
-	size_t count;
-};
-
-static int list_add(void *arg, struct nlattr **attrs)
-{
-	struct list *list = arg;
-	struct ch_volume *more;
-
-	more = realloc(list->volumes, (list->count + 1) * sizeof(*more));
-	if (!more)
-		return -ENOMEM;
-	list->volumes = more;
-	volume_parse(attrs, &more[list->count++]);
 	return 0;
 }
 
 int ch_volume_list(struct ch_volume **ret_volumes, size_t *ret_count, struct ch_error *e)
 {
-	struct list list = {0};
 	const struct ch_netlink_request req = {
 		.cmd = COHOST_CMD_VOLUME_GET,
-		.dump = true,
 		.attr_max = COHOST_A_VOLUME_MAX,
-		.each = list_add,
-		.arg = &list,
+		.each = volume_parse,
 	};
-	struct ch_netlink nl;
-	int err;
+	void *volumes;
+	int err = ch_netlink_list(&req, sizeof(**ret_volumes), &volumes, ret_count, e);
 
-	err = ch_netlink_open(&nl, e);
-	if (err)
-		return err;
-	for (int i = 0; i < CH_NETLINK_DUMP_TRIES; i++) {
-		list.count = 0;
-		err = ch_netlink_call(&nl, &req, ch_netlink_msg(&nl, &req), e);
-		if (err != -EAGAIN)
-			break;
-	}
-	ch_netlink_close(&nl);
-	if (err) {
-		free(list.volumes);
-		return err;
-	}
-	*ret_volumes = list.volumes;
-	*ret_count = list.count;
-	return 0;
-}
-
-static int show_one(void *arg, struct nlattr **attrs)
-{
-	volume_parse(attrs, arg);
-	return 0;
+	if (!err)
+		*ret_volumes = volumes;
+	return err;
 }
 
 /* A request about one volume, with a mode unless it is negative. */
@@ -171,25 +131,16 @@ static int call_one(uint8_t cmd, const char *name, int mode, struct ch_volume *r
 	struct ch_volume volume = {0};
 	const struct ch_netlink_request req = {
 		.cmd = cmd,
+		.volume_attr = COHOST_A_VOLUME_NAME,
+		.volume = name,
+		.put = {{COHOST_A_VOLUME_MODE, mode >= 0 ? CH_NETLINK_U32 : CH_NETLINK_NONE,
+			 (uint32_t)mode}},
 		.attr_max = COHOST_A_VOLUME_MAX,
-		.each = show_one,
+		.each = volume_parse,
 		.arg = &volume,
 	};
-	struct ch_netlink nl;
-	struct nl_msg *msg;
-	int err;
+	int err = ch_netlink_call(&req, e);
 
-	err = ch_netlink_open(&nl, e);
-	if (err)
-		return err;
-	msg = ch_netlink_msg(&nl, &req);
-	if (msg && (nla_put_string(msg, COHOST_A_VOLUME_NAME, name) < 0 ||
-		    (mode >= 0 && nla_put_u32(msg, COHOST_A_VOLUME_MODE, (uint32_t)mode) < 0))) {
-		nlmsg_free(msg);
-		msg = NULL;
-	}
-	err = ch_netlink_call(&nl, &req, msg, e);
-	ch_netlink_close(&nl);
 	if (err == -ENOENT) {
 		ch_error_set(e, err, "no volume '%s' is started", name);
 		return ch_error_hint(e,
@@ -197,13 +148,9 @@ static int call_one(uint8_t cmd, const char *name, int mode, struct ch_volume *r
 				     "with: cohostctl volume start %s fast DEV slow DEV",
 				     name);
 	}
-	if (err) {
-		ch_error_prefix(e, "volume '%s'", name);
-		return err;
-	}
-	if (ret_volume)
+	if (!err && ret_volume)
 		*ret_volume = volume;
-	return 0;
+	return err;
 }
 
 int ch_volume_show(const char *name, struct ch_volume *ret_volume, struct ch_error *e)
