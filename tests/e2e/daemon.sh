@@ -17,12 +17,14 @@ work=$(mktemp -d /tmp/cohost-daemon.XXXXXX)
 ctl=$work/cohostctl
 export COHOST_RUNDIR=$work/run
 daemon=
+tls=
 n=0
 failed=0
 
 # shellcheck disable=SC2317 # called by the trap
 cleanup() {
 	[ -z "$daemon" ] || kill -9 "$daemon" 2>/dev/null
+	[ -z "$tls" ] || { kill "$tls"; wait "$tls"; } 2>/dev/null
 	rm -rf "$work"
 }
 trap cleanup EXIT
@@ -72,7 +74,23 @@ id cohost >/dev/null 2>&1 && user=cohost
 chown $user "$work/live" "$work/cache"
 (umask 077; head -c 32 /dev/urandom >"$work/key"; echo secret >"$work/secret")
 port=$((20000 + $$ % 20000))
-while ss -Hltn "sport = :$port or sport = :$((port + 1))" | grep -q .; do port=$((port + 2)); done
+while ss -Hltn "sport >= :$port and sport <= :$((port + 2))" | grep -q .; do port=$((port + 3)); done
+# A bucket behind TLS whose CA no system knows: it refuses everything, which is an answer.
+openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 \
+	-keyout "$work/tls.key" -out "$work/ca.pem" 2>/dev/null && chmod 644 "$work/ca.pem"
+python3 - "$((port + 2))" "$work" <<'SERVER' 2>/dev/null &
+import http.server, ssl, sys
+class Refusing(http.server.BaseHTTPRequestHandler):
+    def do_PUT(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_error(403)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain(sys.argv[2] + "/ca.pem", sys.argv[2] + "/tls.key")
+server = http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Refusing)
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+SERVER
+tls=$!
 cat >"$work/c.yaml" <<CONFIG
 version: 1
 edge:
@@ -93,6 +111,17 @@ remotes:
     bucket: media
     access_key: demo
     secret_key_file: $work/secret
+  - name: tls
+    endpoint: https://127.0.0.1:$((port + 2))
+    bucket: media
+    access_key: demo
+    secret_key_file: $work/secret
+    ca_file: $work/ca.pem
+  - name: untrusted
+    endpoint: https://127.0.0.1:$((port + 2))
+    bucket: media
+    access_key: demo
+    secret_key_file: $work/secret
 volumes:
   - name: media
     remote: rgw
@@ -109,6 +138,9 @@ run 3 'bad.yaml:4:3: unknown key "cache_dri" in edge: did you mean "cache_dir"' 
 chmod 644 "$work/key"
 run 3 "key can be read by others" doctor config "$work/c.yaml"
 chmod 600 "$work/key"
+mv "$work/ca.pem" "$work/ca.away"
+run 3 "c.yaml:25:14: ca_file: cannot read \"$work/ca.pem\": No such file" doctor config "$work/c.yaml"
+mv "$work/ca.away" "$work/ca.pem"
 "$work/cohostd" -c "$work/bad.yaml" >"$work/out" 2>"$work/err"
 rc=$?
 [ $rc = 2 ] && grep -q "bad.yaml:4:3" "$work/err" && [ ! -e "$COHOST_RUNDIR/admin.sock" ]
@@ -127,6 +159,9 @@ run 0 "live +live.example +/a.txt +5B +fresh" cache list
 get vod.example /x >/dev/null
 run 3 "vod .* down .* connection refused" status
 run 1 "does not answer" remote check rgw
+wait_for curl -s --noproxy '*' --cacert "$work/ca.pem" "https://127.0.0.1:$((port + 2))/"
+run 7 "403" remote check tls
+run 1 "not trusted by this machine.*ca_file" remote check untrusted
 run 4 'no remote "moon"' remote check moon
 run 4 "volume \"moon\" has no remote" checkpoint list moon
 curl -s --unix-socket "$COHOST_RUNDIR/admin.sock" http://x/metrics >"$work/out"

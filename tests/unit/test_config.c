@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include <cmocka.h>
 
@@ -85,6 +86,11 @@ static const struct {
 	 "t:9:13: hosts: \"H\" on 0.0.0.0:80 is already a host of site \"a\""},
 	{V REMOTE "    regio: x\n",
 	 "t:8:5: unknown key \"regio\" in remote 1: did you mean \"region\"?"},
+	{V REMOTE "    ca_file: ca.pem\n",
+	 "t:8:14: ca_file: \"ca.pem\": a path here must be absolute (begin with '/')"},
+	{V REMOTE "    ca_file: /nonexistent/ca.pem\n",
+	 "t:8:14: ca_file: cannot read \"/nonexistent/ca.pem\": No such file or directory"},
+	{V REMOTE "    ca_file: /tmp\n", "t:8:14: ca_file: \"/tmp\" is not a file"},
 	{V "volumes:\n  - name: v\n    remote: r\n    key_file: /k\n",
 	 "t:4:13: remote: \"r\" is not in the list of remotes"},
 	{V REMOTE "volumes:\n  - name: v\n    remote: r\n",
@@ -164,6 +170,7 @@ static void test_good(void **state)
 	assert_true(json_is_null(json_object_get(site, "ingest")));
 	assert_string_equal(ch_json_str(json_array_get(ch_json_array(doc, "remotes"), 0), "region"),
 			    "us-east-1");
+	assert_null(ch_json_str(json_array_get(ch_json_array(doc, "remotes"), 0), "ca_file"));
 	json_decref(doc);
 	/* a file from Windows */
 	assert_int_equal(ch_config_parse("t", "version: 1\r\nedge:\r\n  workers: 2\r\n", 33, &doc,
@@ -176,6 +183,31 @@ static void test_good(void **state)
 	assert_int_equal(json_array_size(ch_json_array(doc, "sites")), 0);
 	assert_string_equal(ch_json_str(ch_json_object(doc, "edge"), "cgroup"), "/sys/fs/cgroup");
 	json_decref(doc);
+}
+
+/* There, and readable by the worker that opens it. */
+static void test_ca_file(void **state)
+{
+	char path[] = "/tmp/cohost-ca.XXXXXX", text[512], want[128];
+	struct ch_error e = {0};
+	json_t *doc = NULL;
+	int fd = mkstemp(path), len;
+
+	assert_true(fd >= 0);
+	len = snprintf(text, sizeof(text), V REMOTE "    ca_file: %s\n", path);
+	assert_int_equal(fchmod(fd, 0644), 0);
+	assert_int_equal(ch_config_parse("t", text, (size_t)len, &doc, NULL, NULL, &e), 0);
+	assert_string_equal(
+		ch_json_str(json_array_get(ch_json_array(doc, "remotes"), 0), "ca_file"), path);
+	json_decref(doc);
+
+	assert_int_equal(fchmod(fd, geteuid() ? 0 : 0600), 0);
+	(void)snprintf(want, sizeof(want), "t:8:14: ca_file: %s \"%s\"",
+		       geteuid() ? "cannot read" : "only root can read", path);
+	assert_int_equal(ch_config_parse("t", text, (size_t)len, &doc, NULL, NULL, &e), -EINVAL);
+	assert_memory_equal(e.message, want, strlen(want));
+	(void)close(fd);
+	(void)unlink(path);
 }
 
 static void test_file(void **state)
@@ -196,6 +228,7 @@ int main(void)
 		cmocka_unit_test(test_bad),
 		cmocka_unit_test(test_all_problems_are_told),
 		cmocka_unit_test(test_good),
+		cmocka_unit_test(test_ca_file),
 		cmocka_unit_test(test_file),
 	};
 

@@ -480,6 +480,35 @@ static void check_sites(struct reader *r, struct fy_node *root, const json_t *do
 	}
 }
 
+/* Secrets are read for the workers by the supervisor; this one they open, and not as root. */
+static void check_ca_file(struct reader *r, struct place at, const char *path)
+{
+	struct stat st;
+
+	if (access(path, R_OK) || stat(path, &st))
+		complain(r, at, "ca_file: cannot read \"%s\": %s", path, strerror(errno));
+	else if (!S_ISREG(st.st_mode))
+		complain(r, at, "ca_file: \"%s\" is not a file", path);
+	else if (!st.st_uid && !(st.st_mode & S_IROTH) && (!st.st_gid || !(st.st_mode & S_IRGRP)))
+		complain(r, at,
+			 "ca_file: only root can read \"%s\", but the sync worker is another "
+			 "user: chmod 644 it",
+			 path);
+}
+
+static void check_remotes(struct reader *r, struct fy_node *root, const json_t *doc)
+{
+	const json_t *remote;
+	size_t i;
+
+	json_array_foreach(json_object_get(doc, "remotes"), i, remote)
+	{
+		if (str(remote, "ca_file"))
+			check_ca_file(r, find(root, "remotes", i, "ca_file"),
+				      str(remote, "ca_file"));
+	}
+}
+
 static void check_volumes(struct reader *r, struct fy_node *root, const json_t *doc)
 {
 	const json_t *v, *remote;
@@ -512,6 +541,7 @@ static void check_whole(struct reader *r, struct fy_node *root, const json_t *do
 	for (i = 0; i < 3; i++)
 		check_names(r, root, json_object_get(doc, lists[i]), lists[i]);
 	check_sites(r, root, doc);
+	check_remotes(r, root, doc);
 	check_volumes(r, root, doc);
 }
 

@@ -25,7 +25,8 @@ typedef void (*ch_config_problem_fn)(void *arg, const char *problem);
 /*
  * Return 0 and the document (json_decref it), or -EINVAL (problems, *e holds the
  * first one and CH_EXIT_USAGE), -ENOENT, -EACCES, -EFBIG, -ENOMEM. Nothing that the
- * file names is opened: that is for who uses it. `problem` may be NULL.
+ * file names is opened: that is for who uses it. Only a ca_file is looked at, because
+ * the workers open it themselves. `problem` may be NULL.
  */
 int ch_config_load(const char *path, json_t **ret, ch_config_problem_fn problem, void *arg,
 		   struct ch_error *e);

@@ -183,6 +183,7 @@ static const struct ch_config_key remote_keys[] = {
 	STR("bucket", true, 1, 255, check_bucket, NULL),
 	STR("access_key", true, 1, 128, NULL, NULL),
 	STR("secret_key_file", true, 1, PATH_LEN_MAX, check_path, NULL),
+	STR("ca_file", false, 1, PATH_LEN_MAX, check_path, NULL),
 	{0},
 };
 

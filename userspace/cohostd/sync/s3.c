@@ -383,8 +383,11 @@ static int not_reached(struct s3 *s, struct xfer *x, CURLcode code, bool *ret_ag
 			  CH_EXIT_FAILED, "remote %s: %s does not answer: %s", s->name, s->endpoint,
 			  why);
 	if (code == CURLE_PEER_FAILED_VERIFICATION)
-		return ch_error_hint(e, "the certificate of %s is not trusted by this machine",
-				     s->host);
+		return ch_error_hint(
+			e,
+			"the certificate of %s is not trusted by this machine; that of a "
+			"private CA is, when ca_file of the remote names the CA",
+			s->host);
 	return ch_error_hint(e, "check the network and the endpoint of remote %s", s->name);
 }
 
