@@ -12,6 +12,7 @@
 #include "cohostctl/cmd.h"
 #include "cohostctl/progress.h"
 #include "cohostctl/value.h"
+#include "lib/clock.h"
 #include "lib/volume.h"
 #include "lib/volume_json.h"
 
@@ -95,23 +96,15 @@ static int resync(struct ch_cmd *cmd, uint64_t next_seq)
 	return 0;
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 static int watch(struct ch_cmd *cmd, struct ch_events *events)
 {
 	const char *only = ch_cmd_str(cmd, "volume", NULL);
 	uint64_t count = ch_cmd_number(cmd, "count", 0), for_ms = ch_cmd_ms(cmd, "for", 0);
-	uint64_t end_ms = for_ms ? now_ms() + for_ms : UINT64_MAX, seen = 0;
+	uint64_t end_ms = for_ms ? ch_clock_ms() + for_ms : UINT64_MAX, seen = 0;
 	struct ch_event event;
 
 	while (!ch_interrupted()) {
-		uint64_t now = now_ms();
+		uint64_t now = ch_clock_ms();
 		int result;
 
 		if (now >= end_ms)

@@ -9,11 +9,11 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cohostctl/progress.h"
 #include "cohostctl/value.h"
+#include "lib/clock.h"
 
 #define SHOW_EVERY_MS 500
 #define LINE_EVERY_MS 10000
@@ -21,20 +21,12 @@
 
 static volatile sig_atomic_t interrupted;
 
-static uint64_t now_ms(void)
-{
-	struct timespec ts;
-
-	clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000 + (uint64_t)ts.tv_nsec / 1000000;
-}
-
 void ch_progress_init(struct ch_progress *p, const struct ch_cmd *cmd, const char *what)
 {
 	memset(p, 0, sizeof(*p));
 	p->cmd = cmd;
 	p->what = what;
-	p->start_ms = now_ms();
+	p->start_ms = ch_clock_ms();
 }
 
 /* "45%  1.2G of 2.7G  35.0M/s  12.0s left  upload" */
@@ -111,7 +103,7 @@ void ch_progress_set(struct ch_progress *p, uint64_t done, uint64_t total, const
 {
 	bool bar = p->cmd->tty && !p->cmd->req.json;
 	bool first = !p->shown_ms, new_phase;
-	uint64_t now = now_ms();
+	uint64_t now = ch_clock_ms();
 	unsigned int tenth;
 	char text[160];
 

@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
-#include <time.h>
 
+#include "lib/clock.h"
 #include "lib/netlink.h"
 #include "lib/netlink_names.h"
 #include "lib/volume.h"
@@ -98,14 +98,6 @@ int ch_events_fd(const struct ch_events *events)
 	return nl_socket_get_fd(events->nl.sock);
 }
 
-static uint64_t now_ms(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
-}
-
 /* Hands out what was read; a gap in the numbers is told before the event behind it. */
 static int hand_out(struct ch_events *events, struct ch_event *ret_event)
 {
@@ -126,7 +118,7 @@ static int hand_out(struct ch_events *events, struct ch_event *ret_event)
 int ch_events_next(struct ch_events *events, int timeout_ms, struct ch_event *ret_event,
 		   struct ch_error *e)
 {
-	uint64_t until_ms = now_ms() + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0);
+	uint64_t until_ms = ch_clock_ms() + (timeout_ms > 0 ? (uint64_t)timeout_ms : 0);
 	struct pollfd pollfd = {.fd = ch_events_fd(events), .events = POLLIN};
 
 	if (events->pending)
@@ -149,7 +141,7 @@ int ch_events_next(struct ch_events *events, int timeout_ms, struct ch_event *re
 					    "cannot read the events of the module cohost: %s",
 					    nl_geterror(err));
 		if (timeout_ms >= 0) {
-			uint64_t now = now_ms();
+			uint64_t now = ch_clock_ms();
 
 			if (now >= until_ms && (err == -NLE_AGAIN || timeout_ms == 0))
 				return CH_EVENTS_NONE;

@@ -16,11 +16,11 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
 
+#include "lib/clock.h"
 #include "lib/fastpath.h"
 
 #define GRACE_NS      3000000000ULL
@@ -46,14 +46,6 @@ struct ch_fp {
 	uint32_t object_first, object_end, object_next;
 	uint32_t counter;
 };
-
-static uint64_t now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
-}
 
 static void *map_array(int fd, size_t size, int prot)
 {
@@ -118,7 +110,7 @@ static int adopt(struct ch_fp *fp)
 /* Slots that are not current, not known as retired, and hold no exchange: died half-written. */
 static void recover_slots(struct ch_fp *fp)
 {
-	uint64_t now = now_ns();
+	uint64_t now = ch_clock_ns();
 
 	for (uint32_t i = fp->slot_first; i < fp->slot_end; i++) {
 		if ((fp->slots[i].gen >> 4) >= fp->counter)
@@ -379,7 +371,7 @@ static int object_name(struct ch_fp *fp, const struct ch_fp_entry *e)
 	return object;
 fail:
 	if (!fp->objects[object].ref)
-		object_flip(fp, value.object, 0, now_ns());
+		object_flip(fp, value.object, 0, ch_clock_ns());
 	return err;
 }
 
@@ -403,7 +395,7 @@ static bool object_is(struct ch_fp *fp, int object, const struct ch_fp_entry *e)
 
 int ch_fp_publish(struct ch_fp *fp, const struct ch_fp_entry *e, int *object)
 {
-	uint64_t now = now_ns();
+	uint64_t now = ch_clock_ns();
 	struct ch_fp_slot *s;
 	uint32_t index;
 	int o = *object;
@@ -438,7 +430,7 @@ int ch_fp_publish(struct ch_fp *fp, const struct ch_fp_entry *e, int *object)
 void ch_fp_withdraw(struct ch_fp *fp, int *object)
 {
 	if (*object >= 0 && *object < CH_FP_OBJECTS_MAX)
-		object_flip(fp, (uint32_t)*object, 0, now_ns());
+		object_flip(fp, (uint32_t)*object, 0, ch_clock_ns());
 	*object = CH_FP_NO_OBJECT;
 }
 
@@ -452,13 +444,13 @@ int ch_fp_withdraw_name(struct ch_fp *fp, const char *host, uint16_t port, const
 		return err;
 	if (bpf_map_lookup_elem(fp->fds.paths, &key, &value) || value.object >= CH_FP_OBJECTS_MAX)
 		return -ENOENT;
-	object_flip(fp, value.object, 0, now_ns());
+	object_flip(fp, value.object, 0, ch_clock_ns());
 	return 0;
 }
 
 int ch_fp_withdraw_all(struct ch_fp *fp, int site)
 {
-	uint64_t now = now_ns();
+	uint64_t now = ch_clock_ns();
 	int count = 0;
 
 	for (uint32_t i = 0; i < CH_FP_OBJECTS_MAX; i++) {
@@ -472,7 +464,7 @@ int ch_fp_withdraw_all(struct ch_fp *fp, int site)
 
 void ch_fp_sweep(struct ch_fp *fp)
 {
-	uint64_t now = now_ns();
+	uint64_t now = ch_clock_ns();
 
 	for (uint32_t i = fp->object_first; i < fp->object_end; i++) {
 		const struct ch_fp_object *o = &fp->objects[i];

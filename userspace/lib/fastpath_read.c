@@ -7,12 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
+#include "lib/clock.h"
 #include "lib/fastpath.h"
 
 struct ch_fp_reader {
@@ -166,11 +166,8 @@ const char *ch_fp_state_name(enum ch_fp_state state)
 static void item_fill(struct ch_fp_item *item, const struct ch_fp_config *cfg,
 		      const struct ch_fp_object *o, const struct ch_fp_slot *s)
 {
-	struct timespec ts;
-	uint64_t now;
+	uint64_t now = ch_clock_ns();
 
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	now = (uint64_t)ts.tv_sec * 1000000000ULL + (uint64_t)ts.tv_nsec;
 	item->hits = o->hits;
 	item->bytes_out = o->bytes;
 	item->site = o->site;

@@ -10,8 +10,8 @@
 #include <liburing.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
+#include "lib/clock.h"
 #include "lib/ring.h"
 
 #define NS_PER_S	 1000000000ull
@@ -26,10 +26,7 @@ struct uring {
 
 static uint64_t uring_now_ns(void *impl)
 {
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * NS_PER_S + (uint64_t)ts.tv_nsec;
+	return ch_clock_ns();
 }
 
 static struct io_uring_sqe *get_sqe(struct uring *u)

@@ -24,6 +24,7 @@
 #include <unistd.h>
 
 #include "cohostd/supervisor/supervisor.h"
+#include "lib/clock.h"
 #include "lib/log.h"
 #include "lib/volume.h"
 
@@ -402,7 +403,7 @@ void ch_job_start(struct ch_supervisor *s, struct ch_proc *client, const struct 
 	job->id = ++s->last_id;
 	job->client_serial = client->serial;
 	job->client_id = m->head.id;
-	job->started_ns = ch_now_ns();
+	job->started_ns = ch_clock_ns();
 	memcpy(&job->msg.start, m->payload, sizeof(job->msg.start));
 	(void)snprintf(job->progress.phase, sizeof(job->progress.phase), "prepare");
 	job->next = s->jobs;
@@ -485,7 +486,7 @@ void ch_jobs_server_gone(struct ch_supervisor *s, uint64_t serial)
 json_t *ch_jobs_json(const struct ch_supervisor *s)
 {
 	json_t *list = json_array();
-	uint64_t now_ns = ch_now_ns();
+	uint64_t now_ns = ch_clock_ns();
 	const struct ch_job *job;
 
 	for (job = s->jobs; job; job = job->next) {

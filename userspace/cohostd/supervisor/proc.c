@@ -24,6 +24,7 @@
 
 #include "cohostd/fastpath/fastpath.h"
 #include "cohostd/supervisor/supervisor.h"
+#include "lib/clock.h"
 #include "lib/json.h"
 #include "lib/log.h"
 
@@ -250,7 +251,7 @@ void ch_proc_start(struct ch_proc *p)
 		close(pair[1]);
 	if (config >= 0)
 		close(config);
-	p->started_ns = ch_now_ns();
+	p->started_ns = ch_clock_ns();
 	if (pid < 0) {
 		ch_log_error("cannot start the %s worker: %s", ch_target_name(p->kind),
 			     strerror(errno));
@@ -276,7 +277,7 @@ void ch_proc_stop(struct ch_proc *p)
 	if (p->pid <= 0 || p->state == CH_PROC_STOPPING)
 		return;
 	p->state = CH_PROC_STOPPING;
-	p->kill_at_ns = ch_now_ns() + STOP_NS;
+	p->kill_at_ns = ch_clock_ns() + STOP_NS;
 	ch_route_send(p, &head, NULL, 0, NULL, 0);
 }
 
@@ -331,7 +332,7 @@ static void close_channel(struct ch_proc *p)
 
 void ch_proc_exited(struct ch_supervisor *s, pid_t pid, int status)
 {
-	uint64_t now_ns = ch_now_ns();
+	uint64_t now_ns = ch_clock_ns();
 	struct ch_proc *p = s->procs;
 
 	while (p && p->pid != pid)

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cohostd/supervisor/supervisor.h"
+#include "lib/clock.h"
 #include "lib/log.h"
 
 #define ROUND_MAX  32
@@ -217,7 +218,7 @@ static void on_message(struct ch_proc *p, struct ch_msg *m)
 	case CH_MSG_READY:
 		if (p->state == CH_PROC_STARTING) {
 			p->state = CH_PROC_RUNNING;
-			p->ping_ns = ch_now_ns();
+			p->ping_ns = ch_clock_ns();
 			ch_log_info("the %s worker (%d) is ready", ch_target_name(p->kind),
 				    (int)p->pid);
 		}

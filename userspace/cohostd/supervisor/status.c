@@ -8,6 +8,7 @@
 
 #include "cohostd/fastpath/fastpath.h"
 #include "cohostd/supervisor/supervisor.h"
+#include "lib/clock.h"
 #include "lib/json.h"
 #include "lib/netlink_names.h"
 #include "lib/volume.h"
@@ -30,7 +31,7 @@ static const char *state_name(enum ch_proc_state state)
 static json_t *workers_json(const struct ch_supervisor *s)
 {
 	json_t *list = json_array();
-	uint64_t now_ns = ch_now_ns();
+	uint64_t now_ns = ch_clock_ns();
 	const struct ch_proc *p;
 
 	for (p = s->procs; p; p = p->next) {
@@ -69,7 +70,7 @@ static json_t *fastpath_json(const struct ch_supervisor *s)
 static json_t *status_json(const struct ch_supervisor *s)
 {
 	return json_pack("{s:s,s:i,s:I,s:s,s:o,s:o}", "version", CH_VERSION, "pid", (int)getpid(),
-			 "uptime_s", (json_int_t)((ch_now_ns() - s->started_ns) / CH_SEC_NS),
+			 "uptime_s", (json_int_t)((ch_clock_ns() - s->started_ns) / CH_SEC_NS),
 			 "config", s->config_path, "workers", workers_json(s), "fastpath",
 			 fastpath_json(s));
 }

@@ -15,25 +15,17 @@
 #include <sys/timerfd.h>
 #include <sys/wait.h>
 #include <systemd/sd-daemon.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cohostd/fastpath/fastpath.h"
 #include "cohostd/supervisor/supervisor.h"
+#include "lib/clock.h"
 #include "lib/config.h"
 #include "lib/json.h"
 #include "lib/log.h"
 
 #define INTERFACES_MAX 16
 #define PORTS_MAX      64
-
-uint64_t ch_now_ns(void)
-{
-	struct timespec ts;
-
-	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
-	return (uint64_t)ts.tv_sec * CH_SEC_NS + (uint64_t)ts.tv_nsec;
-}
 
 static void log_error(const struct ch_error *e)
 {
@@ -178,7 +170,7 @@ static void reload(struct ch_supervisor *s)
 	json_t *config = NULL;
 
 	(void)sd_notifyf(0, "RELOADING=1\nMONOTONIC_USEC=%llu",
-			 (unsigned long long)(ch_now_ns() / 1000));
+			 (unsigned long long)(ch_clock_ns() / 1000));
 	if (ch_config_load(s->config_path, &config, on_problem, NULL, &e))
 		goto refused;
 	if (ch_setup_fds(s, config, &e) ||
@@ -216,7 +208,7 @@ static void stop(struct ch_supervisor *s)
 		return;
 	}
 	s->stopping = true;
-	s->stop_ns = ch_now_ns();
+	s->stop_ns = ch_clock_ns();
 	ch_log_notice("stopping");
 	(void)sd_notify(0, "STOPPING=1");
 	for (p = s->procs; p; p = p->next)
@@ -267,7 +259,7 @@ static void tell_ready(struct ch_supervisor *s)
 
 static void tick(struct ch_supervisor *s)
 {
-	uint64_t now_ns = ch_now_ns(), next_ns = ch_procs_tick(s, now_ns);
+	uint64_t now_ns = ch_clock_ns(), next_ns = ch_procs_tick(s, now_ns);
 	struct itimerspec at = {0};
 
 	if (!s->told_ready && !s->stopping)
@@ -431,7 +423,7 @@ int ch_supervisor_main(const char *config_path)
 		.signal_fd = -1,
 		.timer_fd = -1,
 		.event_fd = -1,
-		.started_ns = ch_now_ns(),
+		.started_ns = ch_clock_ns(),
 	};
 	struct ch_error e = {0};
 	int rc = setup(&s, &e), exit = CH_EXIT_OK;

@@ -90,7 +90,6 @@ struct ch_supervisor {
 
 /* supervisor.c */
 int ch_supervisor_main(const char *config_path);
-uint64_t ch_now_ns(void);
 void ch_supervisor_watch(struct ch_supervisor *s, struct ch_proc *p);
 
 /* setup.c: the run folder and its lock, the user, sockets and folders. */

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "cohostd/sync/upload.h"
+#include "lib/clock.h"
 
 #define WINDOW_BLOCKS CH_FRAME_BLOCKS_MAX
 
@@ -45,14 +46,6 @@ struct job {
 	uint64_t total_bytes;
 	uint64_t started_ms;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static int progress(struct job *j, const char *phase)
 {
@@ -453,7 +446,7 @@ int ch_sync_checkpoint(const struct ch_checkpoint_args *args, struct ch_checkpoi
 		       struct ch_error *e)
 {
 	struct ch_error unused = {0};
-	struct job j = {.args = args, .ret = ret, .started_ms = now_ms()};
+	struct job j = {.args = args, .ret = ret, .started_ms = ch_clock_ms()};
 	uint64_t requests = args->repo.store->requests;
 	int err;
 
@@ -488,6 +481,6 @@ int ch_sync_checkpoint(const struct ch_checkpoint_args *args, struct ch_checkpoi
 	ch_commit_free(&j.last);
 	ch_repo_close(&j.repo);
 	ret->requests = args->repo.store->requests - requests;
-	ret->elapsed_ms = now_ms() - j.started_ms;
+	ret->elapsed_ms = ch_clock_ms() - j.started_ms;
 	return err;
 }

@@ -11,8 +11,9 @@
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 #include <unistd.h>
+
+#include "lib/clock.h"
 
 #define FETCHES_MAX   2
 #define RANGE_GAP_MAX (64u << 10)
@@ -38,14 +39,6 @@ struct job {
 	uint8_t *raw, *zero_buf;
 	uint64_t done_bytes;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static int progress(struct job *j, const char *phase, struct ch_error *e)
 {
@@ -340,7 +333,7 @@ int ch_sync_restore(const struct ch_restore_args *args, struct ch_restore_result
 	struct ch_error unused = {0};
 	struct job j = {.args = args, .ret = ret};
 	struct ch_bucket *store = args->repo.store;
-	uint64_t started_ms = now_ms(), requests = store->requests,
+	uint64_t started_ms = ch_clock_ms(), requests = store->requests,
 		 received = store->received_bytes;
 	int err;
 
@@ -367,7 +360,7 @@ int ch_sync_restore(const struct ch_restore_args *args, struct ch_restore_result
 	ch_repo_close(&j.repo);
 	ret->requests = store->requests - requests;
 	ret->received_bytes = store->received_bytes - received;
-	ret->elapsed_ms = now_ms() - started_ms;
+	ret->elapsed_ms = ch_clock_ms() - started_ms;
 	return err;
 }
 

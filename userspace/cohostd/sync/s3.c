@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "cohostd/sync/sigv4.h"
+#include "lib/clock.h"
 
 #define ERROR_BODY_MAX	   (64u << 10)
 #define LISTING_MAX	   (8u << 20)
@@ -48,14 +49,6 @@ struct s3 {
 	char *secret; /* wiped */
 	unsigned int attempts_max, connect_timeout_ms, stall_timeout_s;
 };
-
-static uint64_t now_ms(void)
-{
-	struct timespec t;
-
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
-}
 
 static const char *method_of(const struct ch_bucket_req *req)
 {
@@ -429,7 +422,7 @@ static void attempt_done(struct s3 *s, struct xfer *x, CURLcode code)
 		if (backoff_ms > BACKOFF_MAX_MS)
 			backoff_ms = BACKOFF_MAX_MS;
 		ch_crypto_random(&jitter, sizeof(jitter));
-		x->retry_at_ms = now_ms() + backoff_ms / 2 + backoff_ms / 2 * jitter / 255;
+		x->retry_at_ms = ch_clock_ms() + backoff_ms / 2 + backoff_ms / 2 * jitter / 255;
 		s->store.retries++;
 		return;
 	}
@@ -439,7 +432,7 @@ static void attempt_done(struct s3 *s, struct xfer *x, CURLcode code)
 /* Starts what waited long enough; returns how long until the next one, at most `wait`. */
 static unsigned int start_due(struct s3 *s, unsigned int wait)
 {
-	uint64_t now = now_ms();
+	uint64_t now = ch_clock_ms();
 	struct xfer *next;
 	int err;
 

@@ -6,11 +6,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "cohostd/sync/restore.h"
 #include "cohostd/sync/s3.h"
+#include "lib/clock.h"
 #include "lib/json.h"
 
 #define KEY_BYTES_MAX	  4096
@@ -171,11 +171,8 @@ static void wake(struct ch_sync_task *t)
 static int on_progress(void *arg, uint64_t done, uint64_t total, const char *phase)
 {
 	struct ch_sync_task *t = arg;
-	struct timespec now;
-	uint64_t ms;
+	uint64_t ms = ch_clock_ms();
 
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
 	if (ms - t->shown_ms >= PROGRESS_MS) {
 		t->shown_ms = ms;
 		atomic_store(&t->done_bytes, done);
