@@ -102,6 +102,15 @@ static int fail_create(const struct ch_dm_table *table, int dm_errno, int kmsg, 
 	return ch_error_hint(e, "the kernel's log may say more: dmesg | tail");
 }
 
+/* Waits for /dev/mapper to be right, also after a failure that created and removed. */
+static void nodes_settle(uint32_t cookie)
+{
+	if (cookie)
+		(void)dm_udev_wait(cookie);
+	else
+		dm_task_update_nodes();
+}
+
 int ch_dm_create(const struct ch_dm_table *table, struct ch_error *e)
 {
 	struct dm_task *task = task_create(DM_DEVICE_CREATE, table->name, e);
@@ -121,11 +130,7 @@ int ch_dm_create(const struct ch_dm_table *table, struct ch_error *e)
 		err = ch_error_set(e, -ENOMEM, "cannot prepare a device-mapper request");
 	else if (!dm_task_run(task))
 		err = fail_create(table, dm_task_get_errno(task), kmsg, e);
-	/* Waits for /dev/mapper to be right, also after a failure that created and removed. */
-	if (cookie)
-		(void)dm_udev_wait(cookie);
-	else
-		dm_task_update_nodes();
+	nodes_settle(cookie);
 	if (kmsg >= 0)
 		(void)close(kmsg);
 	dm_task_destroy(task);
@@ -173,10 +178,7 @@ int ch_dm_remove(const char *name, struct ch_error *e)
 			      : ch_error_set(e, -dm_task_get_errno(task),
 					     "cannot remove device %s: %s", name,
 					     strerror(dm_task_get_errno(task)));
-	if (cookie)
-		(void)dm_udev_wait(cookie);
-	else
-		dm_task_update_nodes();
+	nodes_settle(cookie);
 	dm_task_destroy(task);
 	return err;
 }

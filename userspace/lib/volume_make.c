@@ -15,7 +15,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/random.h>
-#include <sys/stat.h>
 #include <sys/sysmacros.h>
 
 #include "kmod/core/format.h"
@@ -124,6 +123,16 @@ static int pair_open(const struct ch_volume_spec *spec, struct pair *ret_pair, s
 	}
 	*ret_pair = pair;
 	return 0;
+}
+
+/* The devices of a volume that is to run under this name. */
+static int pair_take(const struct ch_volume_spec *spec, struct pair *ret_pair, struct ch_error *e)
+{
+	int err = check_name(spec->name, e);
+
+	if (!err)
+		err = check_free(spec->name, e);
+	return err ? err : pair_open(spec, ret_pair, e);
 }
 
 /* --- the headers on the devices -------------------------------------------------- */
@@ -318,11 +327,7 @@ int ch_volume_create(const struct ch_volume_spec *spec, uint64_t *ret_size_bytes
 	struct ch_sb sb;
 	int err;
 
-	err = check_name(spec->name, e);
-	if (!err)
-		err = check_free(spec->name, e);
-	if (!err)
-		err = pair_open(spec, &pair, e);
+	err = pair_take(spec, &pair, e);
 	if (err)
 		return err;
 	err = check_geometry(&pair, &geo, e);
@@ -399,11 +404,7 @@ int ch_volume_start(const struct ch_volume_spec *spec, struct ch_error *e)
 	struct ch_sb sb;
 	int err;
 
-	err = check_name(spec->name, e);
-	if (!err)
-		err = check_free(spec->name, e);
-	if (!err)
-		err = pair_open(spec, &pair, e);
+	err = pair_take(spec, &pair, e);
 	if (err)
 		return err;
 	err = pair_check(&pair, spec->name, &sb, e);
