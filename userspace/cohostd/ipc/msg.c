@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "cohostd/ipc/msg.h"
+#include "lib/write.h"
 
 #define SOCKET_BUFFER	 (2 * 1024 * 1024)
 #define QUEUED_BYTES_MAX (16u * 1024 * 1024)
@@ -35,28 +36,13 @@ bool ch_msg_string_ok(const char *field, size_t size)
 	return memchr(field, '\0', size) != NULL;
 }
 
-static int write_all(int fd, const char *p, size_t len)
-{
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 static int payload_memfd(const void *payload, size_t len)
 {
 	int fd = memfd_create("cohost-msg", MFD_CLOEXEC | MFD_ALLOW_SEALING), rc;
 
 	if (fd < 0)
 		return -errno;
-	rc = write_all(fd, payload, len);
+	rc = ch_write_all(fd, payload, len);
 	if (!rc && fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_SEAL))
 		rc = -errno;
 	if (rc) {

@@ -9,6 +9,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "lib/write.h"
+
 #define JOURNAL_MAGIC	   "COHJRN\0\1"
 #define JOURNAL_HEAD_BYTES 80u
 #define JOURNAL_BYTES_MAX  (1ull << 30)
@@ -23,23 +25,6 @@ static void spool_name(const struct ch_repo_args *a, const char *pack,
 	ch_repo_state_name(a, suffix, ret);
 }
 
-static int write_all(int fd, const void *data, size_t len)
-{
-	const uint8_t *p = data;
-
-	while (len) {
-		ssize_t n = write(fd, p, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0)
-			return n ? -errno : -EIO;
-		p += n;
-		len -= (size_t)n;
-	}
-	return 0;
-}
-
 /* Not synced: it is there for a kill, and after a power cut its hash tells. */
 static int spool_write(const struct ch_repo_args *a, const char *pack, const void *data, size_t len)
 {
@@ -52,7 +37,7 @@ static int spool_write(const struct ch_repo_args *a, const char *pack, const voi
 	fd = openat(a->state_dirfd, name, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
 	if (fd < 0)
 		return -errno;
-	err = write_all(fd, data, len);
+	err = ch_write_all(fd, data, len);
 	close(fd);
 	if (err)
 		(void)unlinkat(a->state_dirfd, name, 0);
@@ -174,7 +159,7 @@ static int journal_record(struct ch_journal *j, const void *leaf, size_t len)
 	ch_le_put(rec, len + CH_TAG_BYTES, 4);
 	err = ch_aead_seal(j->aead, rec, 4, leaf, len, rec + 4, &index);
 	if (!err)
-		err = write_all(j->fd, rec, 4 + len + CH_TAG_BYTES);
+		err = ch_write_all(j->fd, rec, 4 + len + CH_TAG_BYTES);
 	free(rec);
 	return err;
 }
@@ -347,7 +332,7 @@ static int journal_begin(struct ch_journal *j, const struct ch_keys *keys)
 	ch_le_put(head + 8, ah.suite, 4);
 	memcpy(head + 16, ah.salt, sizeof(ah.salt));
 	memcpy(head + 48, ah.commitment, sizeof(ah.commitment));
-	return write_all(j->fd, head, sizeof(head));
+	return ch_write_all(j->fd, head, sizeof(head));
 }
 
 int ch_journal_open(struct ch_journal *j, const struct ch_repo_args *args,
