@@ -511,8 +511,7 @@ static void not_stored(struct ch_flight *f, struct ch_fetch *fetch)
 	struct ch_object *o = f->object;
 
 	o->pass_until_ns = ch_ring_now_ns(f->edge->ring) + PASS_NS;
-	if (o->cached)
-		ch_store_remove(f->edge->store, o);
+	ch_store_forget(f->edge->store, o);
 	f->fetch = NULL;
 	while (f->waiters && f->waiters->conn->closing)
 		ch_conn_put(waiter_take(f->waiters));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 /*
- * The store. Bodies are written through the ring. Names are looked up, removed and
- * read back with plain calls: they touch a local file system's metadata only, and
- * removal must not be overtaken by the rename of a newer file of the same name.
+ * The store. Bodies are written through the ring. Names are looked up, given, removed
+ * and read back with plain calls: they touch a local file system's metadata only, and
+ * the file of a name must change together with the index: no removal may be overtaken
+ * by a rename, in either order.
  *
  * Nothing is synced: a cache may be lost, it must only never be wrong, and the
  * checksums see to that.
@@ -268,10 +269,11 @@ struct ch_object *ch_store_find(struct ch_store *s, struct ch_site *site, const 
 	return load(s, name);
 }
 
-static void forget_content(struct ch_store *s, struct ch_object *o)
+void ch_store_forget(struct ch_store *s, struct ch_object *o)
 {
 	struct ch_cached *c = o->cached;
 
+	ch_promote_withdraw(s->edge->promote, o);
 	if (!c)
 		return;
 	o->cached = NULL;
@@ -283,11 +285,8 @@ static void forget_content(struct ch_store *s, struct ch_object *o)
 
 void ch_store_remove(struct ch_store *s, struct ch_object *o)
 {
-	forget_content(s, o);
-	if (!o->flight)
-		ch_cache_index_remove(s->edge->index, o);
-	else
-		ch_promote_withdraw(s->edge->promote, o);
+	ch_store_forget(s, o);
+	ch_cache_index_remove(s->edge->index, o);
 }
 
 bool ch_store_make_room(struct ch_store *s)
@@ -422,33 +421,38 @@ void ch_writing_data(struct ch_writing *w, const char *data, size_t len)
 	write_data(w);
 }
 
-static void on_renamed(struct ch_op *op, int res, uint32_t flags)
+/* The file is whole: it takes its name, and the object its content. */
+static int take_place(struct ch_writing *w)
 {
-	struct ch_writing *w = ch_container_of(op, struct ch_writing, op);
 	struct ch_object *o = w->object;
+	struct ch_cached *old = o->cached;
 
-	if (res == 0)
-		*w->temp = '\0';
-	if (res < 0 || w->aborted || !o->indexed) {
-		writing_done(w, res < 0 ? res : -ECANCELED);
-		return;
-	}
-	if (o->cached) {
-		w->store->edge->index->bytes -= o->cached->size;
-		ch_cached_put(o->cached);
+	if (!o->indexed)
+		return -ECANCELED;
+	if (renameat(w->store->tmp_fd, w->temp, w->store->dir_fd, w->cached->name) < 0)
+		return -errno;
+	*w->temp = '\0';
+	if (old) {
+		/*
+		 * Whoever opens the old content by its name from now on may find the new
+		 * one there: its checksum must be looked at again.
+		 */
+		if (!old->small && old->fd < 0)
+			old->verified = false;
+		w->store->edge->index->bytes -= old->size;
+		ch_cached_put(old);
 	}
 	ch_cached_get(w->cached);
 	o->cached = w->cached;
 	o->size = w->cached->size;
 	o->generation++;
 	w->store->edge->index->bytes += o->size;
-	writing_done(w, 0);
+	return 0;
 }
 
 static void on_head(struct ch_op *op, int res, uint32_t flags)
 {
 	struct ch_writing *w = ch_container_of(op, struct ch_writing, op);
-	struct ch_cached *old;
 
 	if (res <= 0 || w->aborted) {
 		writing_done(w, res < 0 ? res : -EIO);
@@ -461,15 +465,7 @@ static void on_head(struct ch_op *op, int res, uint32_t flags)
 			      (int64_t)w->head_written);
 		return;
 	}
-	/*
-	 * Whoever opens the old content by its name from now on may find the new one
-	 * there: its checksum must be looked at again.
-	 */
-	old = w->object->cached;
-	if (old && !old->small && old->fd < 0)
-		old->verified = false;
-	ch_ring_renameat(w->store->edge->ring, &w->op, on_renamed, w->store->tmp_fd, w->temp,
-			 w->store->dir_fd, w->cached->name);
+	writing_done(w, take_place(w));
 }
 
 void ch_writing_commit(struct ch_writing *w)

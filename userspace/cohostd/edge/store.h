@@ -35,8 +35,13 @@ bool ch_store_scanning(const struct ch_store *store);
 /* The object, also one that the scan has not come to yet; NULL. */
 struct ch_object *ch_store_find(struct ch_store *store, struct ch_site *site, const char *path);
 
-/* Removes an object from memory and disk. */
+/*
+ * Removes an object from memory and disk. A fetch of it that is under way goes on for
+ * those who wait, and is not stored: its answer may be older than the removal.
+ */
 void ch_store_remove(struct ch_store *store, struct ch_object *o);
+/* Removes the content only: what is known of the name (o->pass_until_ns...) stays. */
+void ch_store_forget(struct ch_store *store, struct ch_object *o);
 
 /* Removes objects that were not used for long; false when there are none. NULL: false. */
 bool ch_store_make_room(struct ch_store *store);
@@ -50,7 +55,7 @@ struct ch_ring *ch_store_ring(const struct ch_store *store);
 /*
  * Writes a body: create, data..., then commit or abort. Each is called after the
  * one before has called `fn`, with 0 or a negative errno. commit makes `c` the
- * object's content (dropping the one before).
+ * object's content (dropping the one before); -ECANCELED: the object has been removed.
  */
 typedef void (*ch_writing_fn)(void *arg, int err);
 struct ch_writing *ch_writing_create(struct ch_store *store, struct ch_object *o,
