@@ -35,6 +35,7 @@
 #define CONNS	8
 
 #define STORED "Cache-Control: max-age=100\r\n"
+#define STALE  "Cache-Control: max-age=0, must-revalidate\r\n"
 
 struct client {
 	int fd;
@@ -284,6 +285,54 @@ static void change(struct bench *b, int i, const char *what)
 	gets(b, i, "200", "done");
 }
 
+/* What was to be validated is gone when the origin says that it is still good. */
+static void gone_while_validated(void **state)
+{
+	static struct bench b;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		struct asked *a;
+
+		begin(&b, seed);
+		ask(&b, 0, "GET /x");
+		answer(asked(&b, "GET /x"), "200 OK", STALE "ETag: \"1\"\r\n", "old");
+		gets(&b, 0, "200", "old");
+		assert_int_equal(files_stored(&b), 1);
+
+		ask(&b, 0, "GET /x");
+		ask(&b, 1, "GET /x");
+		a = asked(&b, "GET /x");
+		assert_non_null(strstr(a->text, "\r\nIf-None-Match: \"1\"\r\n"));
+		for (uint64_t i = 0; i < seed; i++)
+			step(&b);
+		change(&b, 2, "POST /x");
+		say(a->fd, "HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n" STALE "\r\n");
+
+		a = asked(&b, "GET /x");
+		assert_null(strstr(a->text, "\r\nIf-None-Match: "));
+		answer(a, "200 OK", STORED "ETag: \"2\"\r\n", "new");
+		gets(&b, 0, "200", "new");
+		gets(&b, 1, "200", "new");
+		nothing_asked(&b);
+		assert_int_equal(files_stored(&b), 1);
+		end(&b);
+	}
+}
+
+/* A 304 to a request without a condition is an origin's fault, and nobody's answer. */
+static void unasked_304(void **state)
+{
+	static struct bench b;
+
+	for (uint64_t seed = 1; seed <= SEEDS; seed++) {
+		begin(&b, seed);
+		ask(&b, 0, "GET /x");
+		say(asked(&b, "GET /x")->fd, "HTTP/1.1 304 Not Modified\r\nETag: \"1\"\r\n\r\n");
+		gets(&b, 0, "502", "");
+		end(&b);
+	}
+}
+
 /* An answer that began before the change is given to who waited, and not kept. */
 static void changed_under_way(void **state)
 {
@@ -351,6 +400,8 @@ static void older_comes_later(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
+		cmocka_unit_test(gone_while_validated),
+		cmocka_unit_test(unasked_304),
 		cmocka_unit_test(changed_under_way),
 		cmocka_unit_test(older_comes_later),
 	};

@@ -57,6 +57,7 @@ struct ch_flight {
 	struct waiter *waiters;
 	struct ch_cached *growing; /* the new answer, once it is known to be stored */
 	bool opened;		   /* its file is there: clients may read it */
+	bool conditional;	   /* a validation of what was stored when it began */
 	struct ch_writing *writing;
 	bool over; /* the fetch has ended, with `err` */
 	int err;
@@ -342,6 +343,18 @@ static void waiters_refuse(struct ch_flight *f, unsigned int status, const char 
 	}
 }
 
+/* What they waited for has become of no use: each asks anew. */
+static void waiters_again(struct ch_flight *f)
+{
+	while (f->waiters) {
+		struct ch_conn *c = waiter_take(f->waiters);
+
+		if (!c->closing)
+			ch_pull(c);
+		ch_conn_put(c);
+	}
+}
+
 static void waiters_pass(struct ch_flight *f)
 {
 	while (f->waiters) {
@@ -505,6 +518,24 @@ static void revalidated(struct ch_flight *f, const struct ch_http *h, const char
 	waiters_serve(f, CH_RESULT_REVALIDATED, "hit; fwd=stale; fwd-status=304");
 }
 
+/*
+ * A 304 answers our condition, never a client's. If what it speaks of has been removed
+ * since, the object is not in the index any more: the waiters find a new one, whose
+ * fetch has no condition.
+ */
+static void not_modified(struct ch_flight *f, struct ch_fetch *fetch, const struct ch_fresh *fresh)
+{
+	if (!f->conditional) {
+		flight_fail(f, 502, "the origin answered 304 to a request without a condition");
+		return;
+	}
+	if (f->object->cached)
+		revalidated(f, &fetch->http, fetch->buf + fetch->pos, fresh);
+	else
+		waiters_again(f);
+	ch_fetch_more(fetch);
+}
+
 /* Not to be stored: the first who waits gets this answer, the others their own. */
 static void not_stored(struct ch_flight *f, struct ch_fetch *fetch)
 {
@@ -574,9 +605,8 @@ static void on_head(void *arg, struct ch_fetch *fetch)
 	}
 	ch_pull_upstream_good(f->site);
 	ch_fresh_judge(h, buf, &req, &f->site->policy, ch_edge_time_s(), &fresh);
-	if (h->status == 304 && o->cached) {
-		revalidated(f, h, buf, &fresh);
-		ch_fetch_more(fetch);
+	if (h->status == 304) {
+		not_modified(f, fetch, &fresh);
 	} else if (fresh.store) {
 		store_answer(f, fetch, &fresh);
 	} else {
@@ -599,6 +629,7 @@ static void flight_start(struct ch_site *site, struct ch_object *o)
 	f->edge = site->edge;
 	f->site = site;
 	f->object = o;
+	f->conditional = o->cached && (*o->cached->etag || *o->cached->last_modified);
 	ch_object_get(o);
 	o->flight = f;
 	site->flights++;
