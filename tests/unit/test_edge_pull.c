@@ -397,13 +397,30 @@ static void older_comes_later(void **state)
 	}
 }
 
+/* The name that a change concerns has its query. */
+static void changed_query(void **state)
+{
+	static struct bench b;
+
+	begin(&b, 1);
+	ask(&b, 0, "GET /x?a=1");
+	answer(asked(&b, "GET /x?a=1"), "200 OK", STORED, "old");
+	gets(&b, 0, "200", "old");
+	assert_int_equal(files_stored(&b), 1);
+	change(&b, 1, "POST /x?a=1");
+	assert_int_equal(files_stored(&b), 0);
+	ask(&b, 0, "GET /x?a=1");
+	answer(asked(&b, "GET /x?a=1"), "200 OK", STORED, "new");
+	gets(&b, 0, "200", "new");
+	end(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(gone_while_validated),
-		cmocka_unit_test(unasked_304),
-		cmocka_unit_test(changed_under_way),
-		cmocka_unit_test(older_comes_later),
+		cmocka_unit_test(gone_while_validated), cmocka_unit_test(unasked_304),
+		cmocka_unit_test(changed_under_way),	cmocka_unit_test(older_comes_later),
+		cmocka_unit_test(changed_query),
 	};
 
 	return cmocka_run_group_tests_name("edge pull", tests, NULL, NULL);

@@ -264,8 +264,10 @@ void ch_pass(struct ch_conn *c)
 	p->changes = c->method != CH_HTTP_GET && c->method != CH_HTTP_HEAD &&
 		     c->method != CH_HTTP_OPTIONS;
 	p->chunked = c->req.body == CH_HTTP_BODY_CHUNKED;
-	(void)snprintf(p->target, sizeof(p->target), "%.*s", (int)c->req.path.len,
-		       ch_conn_text(c, c->req.path));
+	(void)snprintf(p->target, sizeof(p->target), "%.*s%s%.*s", (int)c->req.path.len,
+		       ch_conn_text(c, c->req.path), c->req.has_query ? "?" : "",
+		       (int)(c->req.has_query ? c->req.query.len : 0),
+		       ch_conn_text(c, c->req.query));
 	p->fetch = ch_fetch_start(c->edge->ring, &c->site->upstream, request, len,
 				  c->method == CH_HTTP_HEAD, has_body, &pass_ops, p);
 	if (!p->fetch) {

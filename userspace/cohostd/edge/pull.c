@@ -766,11 +766,24 @@ void ch_pull(struct ch_conn *c)
 	ch_object_put(o);
 }
 
-void ch_pull_invalidate(struct ch_site *site, const char *target)
+static void invalidate(struct ch_site *site, const char *target)
 {
 	struct ch_object *o = ch_store_find(site->edge->store, site, target);
 
 	if (o)
 		ch_store_remove(site->edge->store, o);
 	ch_promote_forget(site->edge->promote, site, target);
+}
+
+void ch_pull_invalidate(struct ch_site *site, char *target)
+{
+	char *query = strchr(target, '?');
+
+	invalidate(site, target);
+	/* a form's action, most likely: what is shown without it has changed as well */
+	if (query) {
+		*query = '\0';
+		invalidate(site, target);
+		*query = '?';
+	}
 }

@@ -15,8 +15,12 @@ struct ch_site;
 
 void ch_pull(struct ch_conn *c);
 
-/* The origin's answer to a request with side effects: what is stored is out of date. */
-void ch_pull_invalidate(struct ch_site *site, const char *target);
+/*
+ * The origin's answer to a request with side effects: what is stored under this target
+ * is out of date, also what is on its way into the store. The same holds for the target
+ * without its query (`target` is as before when the call returns).
+ */
+void ch_pull_invalidate(struct ch_site *site, char *target);
 
 /* An exchange with the origin has succeeded, or failed. */
 void ch_pull_upstream_good(struct ch_site *site);
