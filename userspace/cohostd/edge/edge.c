@@ -12,6 +12,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "cohostd/edge/conn.h"
 #include "cohostd/edge/index.h"
@@ -128,7 +129,9 @@ static void on_restored(struct ch_edge *edge, int fd, struct ch_kept *kept)
 		if (!strcmp(edge->listeners[i].address, kept->page->listener) &&
 		    ch_conn_resume(&edge->listeners[i], fd, kept) == 0)
 			return;
+	(void)shutdown(fd, SHUT_RDWR);
 	ch_kept_close(edge->keep, kept);
+	close(fd);
 }
 
 /*

@@ -6,7 +6,9 @@
  * dropped by the next rotation.
  *
  * A rotation looks (MSG_PEEK), puts back, then takes: a worker killed at any point
- * leaves at most a duplicate behind, told apart by its id.
+ * leaves at most a duplicate behind, told apart by its id. How many entries there
+ * are is asked of the queue each time, not counted: a predecessor's duplicates would
+ * never be in the count.
  */
 #include "cohostd/edge/keep.h"
 
@@ -34,8 +36,9 @@
 struct ch_keep {
 	struct ch_edge *edge;
 	int rx, tx;
-	unsigned int parked; /* datagrams in the queue */
-	unsigned int closed; /* of them */
+	unsigned int parked; /* of the list, those that are in the queue */
+	unsigned int closed; /* entries of closed connections since the last rotation */
+	unsigned int round;  /* of rotation */
 	struct ch_kept *list;
 };
 
@@ -67,19 +70,29 @@ static struct ch_kept *kept_map(int memfd)
 	return k;
 }
 
-static int bank_put(const struct ch_keep *keep, uint64_t id, int fd, int memfd)
+/* How many entries there are. */
+static unsigned int bank_count(const struct ch_keep *keep)
+{
+	int bytes = 0;
+
+	if (ioctl(keep->rx, SIOCINQ, &bytes) < 0 || bytes < 0)
+		return 0;
+	return (unsigned int)bytes / sizeof(uint64_t);
+}
+
+static int bank_put(const struct ch_keep *keep, const struct ch_kept *k)
 {
 	union {
 		struct cmsghdr align;
 		char bytes[CMSG_SPACE(2 * sizeof(int))];
 	} control;
-	struct iovec iov = {&id, sizeof(id)};
+	struct iovec iov = {&k->page->id, sizeof(k->page->id)};
 	struct msghdr msg = {.msg_iov = &iov,
 			     .msg_iovlen = 1,
 			     .msg_control = &control,
 			     .msg_controllen = sizeof(control)};
 	struct cmsghdr *cmsg;
-	int fds[2] = {fd, memfd};
+	int fds[2] = {k->fd, k->memfd};
 
 	memset(&control, 0, sizeof(control));
 	cmsg = CMSG_FIRSTHDR(&msg);
@@ -90,7 +103,13 @@ static int bank_put(const struct ch_keep *keep, uint64_t id, int fd, int memfd)
 	return sendmsg(keep->tx, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
 }
 
-/* Looks at the first entry: copies of its descriptors. */
+/* Whose the first entry is. */
+static bool bank_first(const struct ch_keep *keep, uint64_t *ret_id)
+{
+	return recv(keep->rx, ret_id, sizeof(*ret_id), MSG_PEEK | MSG_DONTWAIT) > 0;
+}
+
+/* The same with copies of its descriptors, -1 where there are none. */
 static int bank_peek(const struct ch_keep *keep, uint64_t *ret_id, int ret_fds[2])
 {
 	union {
@@ -110,7 +129,8 @@ static int bank_peek(const struct ch_keep *keep, uint64_t *ret_id, int ret_fds[2
 	cmsg = CMSG_FIRSTHDR(&msg);
 	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS && cmsg->cmsg_len == CMSG_LEN(2 * sizeof(int)))
 		memcpy(ret_fds, CMSG_DATA(cmsg), 2 * sizeof(int));
-	return 0;
+	/* they are there, but this process may not have so many */
+	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : 0;
 }
 
 static void bank_drop(const struct ch_keep *keep)
@@ -149,6 +169,14 @@ int ch_keep_create(struct ch_edge *edge, struct ch_keep **ret)
 
 void ch_keep_destroy(struct ch_keep *keep)
 {
+	struct ch_kept *k;
+
+	if (!keep)
+		return;
+	while ((k = keep->list)) {
+		keep->list = k->next;
+		kept_free(k);
+	}
 	free(keep);
 }
 
@@ -167,12 +195,20 @@ void ch_kept_commit(struct ch_kept *k)
 	__atomic_store_n(&k->page->current, ~k->page->current & 1, __ATOMIC_RELEASE);
 }
 
+static void list_add(struct ch_keep *keep, struct ch_kept *k)
+{
+	k->parked = true;
+	keep->parked++;
+	k->next = keep->list;
+	keep->list = k;
+}
+
 int ch_keep_add(struct ch_keep *keep, int fd, const char *listener, struct ch_kept **ret)
 {
 	struct ch_kept *k;
 	int memfd, err;
 
-	if (keep->parked - keep->closed >= CH_KEEP_CONNS_MAX)
+	if (keep->parked >= CH_KEEP_CONNS_MAX)
 		return -ENOBUFS;
 	memfd = memfd_create("cohost-conn", MFD_CLOEXEC);
 	if (memfd < 0)
@@ -185,14 +221,13 @@ int ch_keep_add(struct ch_keep *keep, int fd, const char *listener, struct ch_ke
 	if (getrandom(&k->page->id, sizeof(k->page->id), 0) < 0)
 		k->page->id = (uint64_t)(uintptr_t)k ^ ch_ring_now_ns(keep->edge->ring);
 	(void)snprintf(k->page->listener, sizeof(k->page->listener), "%s", listener);
-	err = bank_put(keep, k->page->id, fd, memfd);
+	k->fd = fd;
+	err = bank_put(keep, k);
 	if (err < 0) {
 		kept_free(k);
 		return err;
 	}
-	keep->parked++;
-	k->next = keep->list;
-	keep->list = k;
+	list_add(keep, k);
 	*ret = k;
 	return 0;
 }
@@ -202,31 +237,80 @@ static bool page_closed(const struct ch_kept_page *page)
 	return page->magic != MAGIC || page->state[page->current & 1].phase == CH_KEPT_CLOSED;
 }
 
-/* One round: what is closed goes, what is not goes to the end of the queue. */
-static void rotate(struct ch_keep *keep)
+static struct ch_kept *find(const struct ch_keep *keep, uint64_t id)
 {
-	unsigned int rounds = keep->parked;
+	struct ch_kept *k = keep->list;
 
-	while (rounds-- > 0) {
-		struct ch_kept *k = NULL;
-		uint64_t id;
-		int fds[2];
-		bool again;
+	while (k && k->page->id != id)
+		k = k->next;
+	return k;
+}
 
-		if (bank_peek(keep, &id, fds) < 0)
+/* The first entry is of a predecessor: NULL in *ret if it is of no use any more. */
+static int adopt_first(struct ch_keep *keep, struct ch_kept **ret)
+{
+	struct ch_kept *k = NULL;
+	uint64_t id;
+	int fds[2], err = bank_peek(keep, &id, fds);
+
+	if (err == 0 && fds[1] >= 0)
+		k = kept_map(fds[1]);
+	if (k && !page_closed(k->page) && k->page->id == id) {
+		k->fd = fds[0];
+		list_add(keep, k);
+		*ret = k;
+		return 0;
+	}
+	if (k)
+		kept_free(k);
+	else if (fds[1] >= 0)
+		close(fds[1]);
+	if (fds[0] >= 0)
+		close(fds[0]);
+	*ret = NULL;
+	return err;
+}
+
+/* The first entry goes to the end of the queue. */
+static void put_back(struct ch_keep *keep, struct ch_kept *k)
+{
+	int err = bank_put(keep, k);
+
+	bank_drop(keep);
+	if (err == 0)
+		return;
+	/* there was no room for two; now there is (killed just here, this one is lost) */
+	err = bank_put(keep, k);
+	if (err == 0)
+		return;
+	k->parked = false;
+	keep->parked--;
+	ch_log_warning("an ingest connection would not survive this worker: %s", strerror(-err));
+}
+
+/*
+ * One round: what lives goes to the end of the queue; out goes what is closed, and
+ * what is there twice.
+ */
+static void rotate(struct ch_keep *keep, bool adopt)
+{
+	unsigned int left = bank_count(keep);
+	uint64_t id;
+
+	keep->round++;
+	while (left-- > 0 && bank_first(keep, &id)) {
+		struct ch_kept *k = find(keep, id);
+
+		if (!k && adopt && adopt_first(keep, &k) < 0) {
+			ch_log_warning("parked connections were left: too many descriptors");
 			break;
-		if (fds[1] >= 0)
-			k = kept_map(fds[1]);
-		again = k && !page_closed(k->page) && bank_put(keep, id, fds[0], fds[1]) == 0;
-		bank_drop(keep);
-		if (!again)
-			keep->parked--;
-		if (fds[0] >= 0)
-			close(fds[0]);
-		if (k)
-			kept_free(k);
-		else if (fds[1] >= 0)
-			close(fds[1]);
+		}
+		if (k && k->parked && k->round != keep->round) {
+			k->round = keep->round;
+			put_back(keep, k);
+		} else {
+			bank_drop(keep);
+		}
 	}
 	keep->closed = 0;
 }
@@ -239,13 +323,17 @@ void ch_kept_close(struct ch_keep *keep, struct ch_kept *k)
 	memset(s, 0, sizeof(*s));
 	s->phase = CH_KEPT_CLOSED;
 	ch_kept_commit(k);
+	if (k->parked) {
+		keep->parked--;
+		keep->closed++;
+	}
 	while (*p && *p != k)
 		p = &(*p)->next;
 	if (*p)
 		*p = k->next;
 	kept_free(k);
-	if (++keep->closed >= ROTATE_EACH)
-		rotate(keep);
+	if (keep->closed >= ROTATE_EACH)
+		rotate(keep, false);
 }
 
 /*
@@ -289,96 +377,25 @@ static int kept_check(struct ch_kept *k, int fd)
 	return 0;
 }
 
-static bool known(const struct ch_keep *keep, uint64_t id)
-{
-	for (const struct ch_kept *k = keep->list; k; k = k->next)
-		if (k->page->id == id)
-			return true;
-	return false;
-}
-
-struct found {
-	struct found *next;
-	struct ch_kept *kept;
-	int fd;
-};
-
-/* Takes one entry; it is put back when it lives. */
-static struct found *take_one(struct ch_keep *keep)
-{
-	struct found *f = calloc(1, sizeof(*f));
-	struct ch_kept *k = NULL;
-	uint64_t id;
-	int fds[2];
-
-	if (!f || bank_peek(keep, &id, fds) < 0) {
-		free(f);
-		return NULL;
-	}
-	if (fds[1] >= 0)
-		k = kept_map(fds[1]);
-	f->fd = fds[0];
-	if (k && fds[0] >= 0 && !page_closed(k->page) && !known(keep, id) &&
-	    bank_put(keep, id, fds[0], fds[1]) == 0) {
-		keep->parked++;
-		k->next = keep->list;
-		keep->list = k;
-		f->kept = k;
-	} else {
-		if (k)
-			kept_free(k);
-		else if (fds[1] >= 0)
-			close(fds[1]);
-		if (f->fd >= 0)
-			close(f->fd);
-		f->fd = -1;
-	}
-	bank_drop(keep);
-	return f;
-}
-
 void ch_keep_restore(struct ch_keep *keep, ch_keep_fn fn)
 {
-	struct found *all = NULL, *f;
-	uint64_t first = 0, id;
-	int fds[2];
+	struct ch_kept *k, *next;
 
 	if (!keep)
 		return;
-	/* until the first entry that was put back comes round again */
-	while (bank_peek(keep, &id, fds) == 0) {
-		if (fds[0] >= 0)
-			close(fds[0]);
-		if (fds[1] >= 0)
-			close(fds[1]);
-		if (first && id == first)
-			break;
-		f = take_one(keep);
-		if (!f)
-			break;
-		if (!f->kept) {
-			free(f);
+	rotate(keep, true);
+	for (k = keep->list; k; k = next) {
+		int fd = k->fd, err = kept_check(k, fd);
+
+		next = k->next;
+		if (err == 0) {
+			fn(keep->edge, fd, k);
 			continue;
 		}
-		if (!first)
-			first = id;
-		f->next = all;
-		all = f;
-	}
-	while ((f = all)) {
-		int err = kept_check(f->kept, f->fd);
-
-		all = f->next;
-		if (err < 0) {
-			ch_log_warning("an ingest connection could not be taken over: %s",
-				       strerror(-err));
-			(void)shutdown(f->fd, SHUT_RDWR);
-			ch_kept_close(keep, f->kept);
-			close(f->fd);
-		} else {
-			fn(keep->edge, f->fd, f->kept);
-		}
-		free(f);
+		ch_log_warning("an ingest connection could not be taken over: %s", strerror(-err));
+		(void)shutdown(fd, SHUT_RDWR);
+		ch_kept_close(keep, k);
+		close(fd);
 	}
 }
 

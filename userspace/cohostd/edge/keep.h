@@ -71,8 +71,11 @@ _Static_assert(sizeof(struct ch_kept_page) <= CH_KEEP_HEAD_SIZE, "fits before th
 struct ch_kept {
 	struct ch_kept_page *page;
 	char *buf;
+	int fd; /* of the connection, whose owner closes it after ch_kept_close() */
 	int memfd;
-	uint32_t valid; /* on resume: bytes of buf that have been received */
+	bool parked;	    /* in the bank */
+	unsigned int round; /* of its rotation in which this one was put back */
+	uint32_t valid;	    /* on resume: bytes of buf that have been received */
 	struct ch_kept *next;
 };
 
@@ -94,7 +97,10 @@ void ch_kept_commit(struct ch_kept *k);
 /* Ends the parking; the caller shuts the socket down (another copy is parked). */
 void ch_kept_close(struct ch_keep *keep, struct ch_kept *k);
 
-/* Takes out what a predecessor has parked; calls fn(edge, fd, kept) for each. */
+/*
+ * At the start: takes out what a predecessor has parked (it stays parked); calls
+ * fn(edge, fd, kept) for each, whose both are then. fn may close that one, no other.
+ */
 typedef void (*ch_keep_fn)(struct ch_edge *edge, int fd, struct ch_kept *kept);
 void ch_keep_restore(struct ch_keep *keep, ch_keep_fn fn);
 
