@@ -3,6 +3,7 @@
  * The edge worker: what its parts share. One process, one ring, one thread; so no
  * locks. edge.c owns the struct and wires the parts together:
  *
+ *	listener where clients come from
  *	conn     a client's connection: request heads, bodies, answers in order
  *	reply    heads of answers; bodies from files and from growing objects
  *	serve    GET/HEAD of an ingest site from its directory
@@ -20,6 +21,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "cohostd/edge/listener.h"
 #include "lib/ring.h"
 
 struct ch_worker;
@@ -33,15 +35,6 @@ struct ch_keep;
 #define CH_EDGE_CONNS_MAX     4096
 #define CH_EDGE_LISTENERS_MAX 64
 #define CH_EDGE_SITES_MAX     256
-
-struct ch_listener {
-	struct ch_edge *edge;
-	const char *address; /* "0.0.0.0:8080", as in the configuration */
-	int fd;
-	struct ch_op op;
-	struct ch_timer retry;
-	bool ingest; /* an ingest site listens here */
-};
 
 struct ch_edge {
 	struct ch_worker *worker;

@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+/*
+ * Accepting.
+ */
+#include "cohostd/edge/listener.h"
+
+#include <errno.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+
+#include "cohostd/edge/conn.h"
+#include "cohostd/edge/edge.h"
+#include "cohostd/edge/site.h"
+#include "cohostd/ipc/worker.h"
+#include "lib/log.h"
+
+#define ACCEPT_RETRY_MS 100
+
+static void accept_start(struct ch_listener *l);
+
+static void on_accept_retry(struct ch_timer *timer)
+{
+	accept_start(ch_container_of(timer, struct ch_listener, retry));
+}
+
+static void on_accept(struct ch_op *op, int res, uint32_t flags)
+{
+	struct ch_listener *l = ch_container_of(op, struct ch_listener, op);
+
+	if (res >= 0)
+		ch_conn_create(l, res);
+	if (flags & CH_OP_MORE)
+		return;
+	if (l->edge->stopping)
+		return;
+	if (res >= 0) {
+		accept_start(l);
+		return;
+	}
+	/* out of descriptors, perhaps: the backlog keeps the clients meanwhile */
+	ch_log_warning("accept on %s: %s", l->address, strerror(-res));
+	ch_timer_after_ms(l->edge->ring, &l->retry, on_accept_retry, ACCEPT_RETRY_MS);
+}
+
+static void accept_start(struct ch_listener *l)
+{
+	ch_ring_accept(l->edge->ring, &l->op, on_accept, l->fd);
+}
+
+/* One listener per address that a site names; the supervisor has made the sockets. */
+int ch_listeners_create(struct ch_edge *edge, struct ch_error *e)
+{
+	for (unsigned int i = 0; i < edge->sites_count; i++) {
+		struct ch_site *site = &edge->sites[i];
+		struct ch_listener *l = NULL;
+		char name[CH_FD_NAME_MAX];
+
+		for (unsigned int k = 0; k < edge->listeners_count; k++)
+			if (!strcmp(edge->listeners[k].address, site->listen))
+				l = &edge->listeners[k];
+		if (!l) {
+			if (edge->listeners_count == CH_EDGE_LISTENERS_MAX)
+				return ch_error_set(e, -E2BIG, "more than %d listening addresses",
+						    CH_EDGE_LISTENERS_MAX);
+			l = &edge->listeners[edge->listeners_count++];
+			l->edge = edge;
+			l->address = site->listen;
+			(void)snprintf(name, sizeof(name), "listen:%s", site->listen);
+			l->fd = ch_worker_fd(edge->worker, name);
+			if (l->fd < 0)
+				return ch_error_set(e, -ENOENT,
+						    "no listening socket for %s was handed over",
+						    site->listen);
+		}
+		l->ingest |= site->ingest;
+	}
+	return 0;
+}
+
+/*
+ * A connection is parked as soon as its first byte shows an encoder (keep.h). Until
+ * that byte is there the kernel shall keep it, with the listening socket that
+ * outlives us: an encoder that is slow to speak would be lost with a killed worker.
+ * The fast path sees such a connection only with its second request.
+ */
+static void listeners_defer(struct ch_edge *edge)
+{
+	int wait_s = 5;
+
+	for (unsigned int i = 0; i < edge->listeners_count; i++)
+		if (edge->listeners[i].ingest && edge->keep)
+			(void)setsockopt(edge->listeners[i].fd, IPPROTO_TCP, TCP_DEFER_ACCEPT,
+					 &wait_s, sizeof(wait_s));
+}
+
+void ch_listeners_start(struct ch_edge *edge)
+{
+	listeners_defer(edge);
+	for (unsigned int i = 0; i < edge->listeners_count; i++)
+		accept_start(&edge->listeners[i]);
+}
+
+void ch_listeners_stop(struct ch_edge *edge)
+{
+	for (unsigned int i = 0; i < edge->listeners_count; i++) {
+		ch_timer_stop(edge->ring, &edge->listeners[i].retry);
+		ch_ring_cancel(edge->ring, &edge->listeners[i].op);
+	}
+}
