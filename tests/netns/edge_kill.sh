@@ -2,8 +2,9 @@
 # SPDX-License-Identifier: MIT
 #
 # kill -9 of the edge worker, again and again, under live ingest: no segment is lost,
-# with one connection for all files (-http_persistent 1) and with one for each, and
-# no slow upload breaks off in its middle. Viewers' cached objects survive as well.
+# with one connection for all files (-http_persistent 1) and with one for each, no
+# slow upload breaks off in its middle, and of a crowd of short ones, each on a
+# connection of its own, every single one is taken.
 set -eu -o pipefail
 # shellcheck source=../helpers/edge.bash
 . "$(dirname "$0")/../helpers/edge.bash"
@@ -57,10 +58,27 @@ done
 kills=$(kill_while $up)
 wait "$up" || true
 sleep 1
-daemon_alive=$(kill -0 "$daemon" 2>/dev/null && echo yes || true)
 for i in 1 2 3; do
 	same "slow upload $i was acknowledged after $kills kills" "$(cat "$tmp/code$i")" 201
 	check "slow upload $i is whole" cmp -s "$tmp/big" "$tmp/live/slow/$i.bin"
 done
+
+# many connections at once: some are being accepted whenever the worker dies
+head -c 3000 /dev/urandom >"$tmp/small"
+for round in {1..20}; do
+	curl -s -Z --parallel-max 50 -H 'Connection: close' -T "$tmp/small" -o /dev/null \
+		-w '%{http_code}\n' "$url/short/$round-[1-300]" || true
+done >"$tmp/codes" 2>/dev/null &
+crowd=$!
+pids+=("$crowd")
+kills=$(kill_while "$crowd")
+wait "$crowd" || true
+same "every short upload was acknowledged, after $kills kills" \
+	"$(sort "$tmp/codes" | uniq -c | awk '$2 ~ /^20[01]$/ { n += $1 } END { print n + 0 }')" 6000
+bad=0
+for i in "$tmp"/live/short/*; do cmp -s "$tmp/small" "$i" || bad=$((bad + 1)); done
+same "and is whole" "$(find "$tmp/live/short" -type f | wc -l) $bad" "6000 0"
+
+daemon_alive=$(kill -0 "$daemon" 2>/dev/null && echo yes || true)
 same "the supervisor is as it was" "$daemon_alive" yes
 same "nothing half-written is left" "$(find "$tmp/live/.cohost-tmp" -type f | wc -l)" 0

@@ -138,17 +138,53 @@ static struct ch_conn *conn_alloc(struct ch_listener *listener, int fd)
 	return c;
 }
 
+/*
+ * The first byte tells whether an encoder speaks: then the connection is parked, if
+ * there is room. False: there is no byte yet.
+ */
+static bool park(struct ch_listener *l, int fd, struct ch_kept **ret)
+{
+	char first;
+	ssize_t n = recv(fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+
+	if (n == 1 && (first == 'P' || first == 'D'))
+		(void)ch_keep_add(l->edge->keep, fd, l->address, ret);
+	return n >= 0 || errno != EAGAIN;
+}
+
+static void set_kept(struct ch_conn *c, struct ch_kept *kept)
+{
+	if (!kept)
+		return;
+	free(c->rx);
+	c->kept = kept;
+	c->rx = kept->buf;
+	c->rx_size = CH_KEEP_BUF_SIZE;
+}
+
+/* Parks first of all: a worker killed before that takes the connection along. */
 void ch_conn_create(struct ch_listener *listener, int fd)
 {
+	struct ch_edge *edge = listener->edge;
+	struct ch_kept *kept = NULL;
 	struct ch_conn *c = NULL;
+	bool peeked = true;
 
-	if (listener->edge->conns_count < CH_EDGE_CONNS_MAX)
+	if (edge->conns_count < CH_EDGE_CONNS_MAX) {
+		if (listener->ingest && edge->keep)
+			peeked = park(listener, fd, &kept);
 		c = conn_alloc(listener, fd);
+	}
 	if (!c) {
+		if (kept) {
+			(void)shutdown(fd, SHUT_RDWR);
+			ch_kept_close(edge->keep, kept);
+		}
 		close(fd);
 		return;
 	}
-	c->peeked = !listener->ingest || !listener->edge->keep;
+	c->peeked = peeked;
+	set_kept(c, kept);
 	deadline(c, IDLE_MS);
 	rx_start(c);
 }
@@ -275,19 +311,13 @@ static void rx_start(struct ch_conn *c)
 		     c->peeked ? c->rx_size - c->rx_len : 1, c->peeked ? 0 : MSG_PEEK);
 }
 
-/* The first byte tells whether an encoder speaks: then the connection is parked. */
+/* The first byte of a connection that was silent when it was accepted. */
 static void on_peeked(struct ch_conn *c)
 {
-	struct ch_kept *kept;
+	struct ch_kept *kept = NULL;
 
-	c->peeked = true;
-	if ((c->rx[0] == 'P' || c->rx[0] == 'D') &&
-	    ch_keep_add(c->edge->keep, c->fd, c->listener->address, &kept) == 0) {
-		free(c->rx);
-		c->kept = kept;
-		c->rx = kept->buf;
-		c->rx_size = CH_KEEP_BUF_SIZE;
-	}
+	c->peeked = park(c->listener, c->fd, &kept);
+	set_kept(c, kept);
 	rx_start(c);
 }
 

@@ -70,7 +70,7 @@ struct ch_conn {
 	size_t rx_size, rx_pos, rx_len;
 	uint64_t rx_total;
 	bool head_timed;
-	bool peeked; /* the first byte has been looked at, to see whether to keep it */
+	bool peeked; /* the first byte has been looked at, to see whether to park it */
 
 	struct ch_kept *kept; /* rx lives in shared memory, see keep.h */
 	uint32_t kept_phase;  /* what a successor would have to do; kept_* are of ingest.c */

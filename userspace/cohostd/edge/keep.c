@@ -40,6 +40,7 @@ struct ch_keep {
 	unsigned int closed; /* entries of closed connections since the last rotation */
 	unsigned int round;  /* of rotation */
 	struct ch_kept *list;
+	struct ch_kept *spare; /* of no connection yet */
 };
 
 static void kept_free(struct ch_kept *k)
@@ -149,6 +150,26 @@ static int bank_fd(const struct ch_worker *w, const char *end)
 	return ch_worker_fd(w, name);
 }
 
+/* Memory for the next connection, ready before it comes; NULL when there is none. */
+static struct ch_kept *kept_create(struct ch_keep *keep)
+{
+	struct ch_kept *k = NULL;
+	int memfd = memfd_create("cohost-conn", MFD_CLOEXEC);
+
+	if (memfd < 0)
+		return NULL;
+	if (ftruncate(memfd, CH_KEEP_HEAD_SIZE + CH_KEEP_BUF_SIZE) == 0)
+		k = kept_map(memfd);
+	if (!k) {
+		close(memfd);
+		return NULL;
+	}
+	k->page->magic = MAGIC;
+	if (getrandom(&k->page->id, sizeof(k->page->id), 0) < 0)
+		k->page->id = (uint64_t)(uintptr_t)k ^ ch_ring_now_ns(keep->edge->ring);
+	return k;
+}
+
 int ch_keep_create(struct ch_edge *edge, struct ch_keep **ret)
 {
 	struct ch_keep *keep;
@@ -163,6 +184,7 @@ int ch_keep_create(struct ch_edge *edge, struct ch_keep **ret)
 	keep->edge = edge;
 	keep->rx = rx;
 	keep->tx = tx;
+	keep->spare = kept_create(keep);
 	*ret = keep;
 	return 0;
 }
@@ -177,6 +199,8 @@ void ch_keep_destroy(struct ch_keep *keep)
 		keep->list = k->next;
 		kept_free(k);
 	}
+	if (keep->spare)
+		kept_free(keep->spare);
 	free(keep);
 }
 
@@ -205,28 +229,21 @@ static void list_add(struct ch_keep *keep, struct ch_kept *k)
 
 int ch_keep_add(struct ch_keep *keep, int fd, const char *listener, struct ch_kept **ret)
 {
-	struct ch_kept *k;
-	int memfd, err;
+	struct ch_kept *k = keep->spare;
+	int err;
 
 	if (keep->parked >= CH_KEEP_CONNS_MAX)
 		return -ENOBUFS;
-	memfd = memfd_create("cohost-conn", MFD_CLOEXEC);
-	if (memfd < 0)
-		return -errno;
-	if (ftruncate(memfd, CH_KEEP_HEAD_SIZE + CH_KEEP_BUF_SIZE) < 0 || !(k = kept_map(memfd))) {
-		close(memfd);
+	if (!k)
+		k = kept_create(keep);
+	if (!k)
 		return -ENOMEM;
-	}
-	k->page->magic = MAGIC;
-	if (getrandom(&k->page->id, sizeof(k->page->id), 0) < 0)
-		k->page->id = (uint64_t)(uintptr_t)k ^ ch_ring_now_ns(keep->edge->ring);
 	(void)snprintf(k->page->listener, sizeof(k->page->listener), "%s", listener);
 	k->fd = fd;
 	err = bank_put(keep, k);
-	if (err < 0) {
-		kept_free(k);
+	keep->spare = err < 0 ? k : kept_create(keep);
+	if (err < 0)
 		return err;
-	}
 	list_add(keep, k);
 	*ret = k;
 	return 0;

@@ -1,12 +1,16 @@
 // SPDX-License-Identifier: MIT
 /*
- * Accepting.
+ * Accepting. Where viewers come only, the ring does it (multishot). Where encoders
+ * come, a connection must not be lost with a killed worker: there it is accepted and
+ * parked one by one ("door").
  */
 #include "cohostd/edge/listener.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -18,12 +22,27 @@
 #include "lib/log.h"
 
 #define ACCEPT_RETRY_MS 100
+#define DOOR_BATCH	64 /* connections between two looks at the ring */
+#define DEFER_S		5
 
 static void accept_start(struct ch_listener *l);
+
+/* Are there connections that must outlive us? */
+static bool door_needed(const struct ch_listener *l)
+{
+	return l->ingest && l->edge->keep;
+}
 
 static void on_accept_retry(struct ch_timer *timer)
 {
 	accept_start(ch_container_of(timer, struct ch_listener, retry));
+}
+
+/* Out of descriptors, perhaps: the backlog keeps the clients meanwhile. */
+static void accept_later(struct ch_listener *l, int err)
+{
+	ch_log_warning("accept on %s: %s", l->address, strerror(err));
+	ch_timer_after_ms(l->edge->ring, &l->retry, on_accept_retry, ACCEPT_RETRY_MS);
 }
 
 static void on_accept(struct ch_op *op, int res, uint32_t flags)
@@ -32,22 +51,45 @@ static void on_accept(struct ch_op *op, int res, uint32_t flags)
 
 	if (res >= 0)
 		ch_conn_create(l, res);
-	if (flags & CH_OP_MORE)
+	if ((flags & CH_OP_MORE) || l->edge->stopping)
 		return;
+	if (res >= 0)
+		accept_start(l);
+	else
+		accept_later(l, -res);
+}
+
+/*
+ * The ring would accept all that wait before we see the first of them, and a kill
+ * meanwhile would take them along. So each is parked before the next is accepted.
+ */
+static void on_door(struct ch_op *op, int res, uint32_t flags)
+{
+	struct ch_listener *l = ch_container_of(op, struct ch_listener, op);
+
 	if (l->edge->stopping)
 		return;
-	if (res >= 0) {
-		accept_start(l);
-		return;
+	for (int i = 0; i < DOOR_BATCH; i++) {
+		int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
+
+		if (fd >= 0) {
+			ch_conn_create(l, fd);
+		} else if (errno == EAGAIN) {
+			break;
+		} else if (errno != ECONNABORTED && errno != EINTR) {
+			accept_later(l, errno);
+			return;
+		}
 	}
-	/* out of descriptors, perhaps: the backlog keeps the clients meanwhile */
-	ch_log_warning("accept on %s: %s", l->address, strerror(-res));
-	ch_timer_after_ms(l->edge->ring, &l->retry, on_accept_retry, ACCEPT_RETRY_MS);
+	accept_start(l);
 }
 
 static void accept_start(struct ch_listener *l)
 {
-	ch_ring_accept(l->edge->ring, &l->op, on_accept, l->fd);
+	if (door_needed(l))
+		ch_ring_poll(l->edge->ring, &l->op, on_door, l->fd, POLLIN);
+	else
+		ch_ring_accept(l->edge->ring, &l->op, on_accept, l->fd);
 }
 
 /* One listener per address that a site names; the supervisor has made the sockets. */
@@ -81,26 +123,29 @@ int ch_listeners_create(struct ch_edge *edge, struct ch_error *e)
 }
 
 /*
- * A connection is parked as soon as its first byte shows an encoder (keep.h). Until
- * that byte is there the kernel shall keep it, with the listening socket that
- * outlives us: an encoder that is slow to speak would be lost with a killed worker.
- * The fast path sees such a connection only with its second request.
+ * A connection is parked when its first byte shows an encoder (keep.h). Until that
+ * byte is there the kernel shall keep it, with the listening socket that outlives us:
+ * an encoder that is slow to speak would be lost with a killed worker. The fast path
+ * sees such a connection only with its second request.
+ *
+ * Set either way: the socket may come from a worker with another configuration.
  */
-static void listeners_defer(struct ch_edge *edge)
+static void door_prepare(struct ch_listener *l)
 {
-	int wait_s = 5;
+	int flags = fcntl(l->fd, F_GETFL), wait_s = door_needed(l) ? DEFER_S : 0;
 
-	for (unsigned int i = 0; i < edge->listeners_count; i++)
-		if (edge->listeners[i].ingest && edge->keep)
-			(void)setsockopt(edge->listeners[i].fd, IPPROTO_TCP, TCP_DEFER_ACCEPT,
-					 &wait_s, sizeof(wait_s));
+	(void)setsockopt(l->fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &wait_s, sizeof(wait_s));
+	/* another worker may be faster at the same door */
+	if (flags >= 0 && !(flags & O_NONBLOCK))
+		(void)fcntl(l->fd, F_SETFL, flags | O_NONBLOCK);
 }
 
 void ch_listeners_start(struct ch_edge *edge)
 {
-	listeners_defer(edge);
-	for (unsigned int i = 0; i < edge->listeners_count; i++)
+	for (unsigned int i = 0; i < edge->listeners_count; i++) {
+		door_prepare(&edge->listeners[i]);
 		accept_start(&edge->listeners[i]);
+	}
 }
 
 void ch_listeners_stop(struct ch_edge *edge)
