@@ -12,16 +12,21 @@
 #include <cmocka.h>
 #include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/tcp.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "cohostd/edge/edge.h"
 #include "cohostd/edge/keep.h"
 #include "cohostd/ipc/worker.h"
 
-#define MANY 24 /* more than are closed between two looks at the queue */
+#define MANY	   24 /* more than are closed between two looks at the queue */
+#define SUCCESSORS 50000
 
 struct bench {
 	struct ch_edge edge;
@@ -231,13 +236,46 @@ static void strange(void **state)
 	end(&b);
 }
 
+/* How far the dead had read is asked while the client goes on sending. */
+static void sending(void **state)
+{
+	static struct bench b;
+	static char piece[1024 * 1024];
+	int one = 1;
+	uint64_t taken = 0;
+	pid_t pid;
+
+	begin(&b, 0);
+	assert_int_equal(setsockopt(b.client_fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one)), 0);
+	pid = fork();
+	if (pid == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		while (send(b.client_fd, "x", 1, MSG_NOSIGNAL) == 1)
+			;
+		_exit(0);
+	}
+	assert_true(pid > 0);
+	assert_int_equal(park(&b, 1), 0);
+	for (int i = 0; i < SUCCESSORS; i++) {
+		ssize_t n = recv(b.server_fd, piece, sizeof(piece), 0);
+
+		assert_true(n > 0);
+		taken += (uint64_t)n;
+		ch_kept_next(b.kept[0])->base = taken;
+		ch_kept_commit(b.kept[0]);
+		assert_int_equal(successor(&b), 1);
+		assert_int_equal(b.kept[0]->valid, 0);
+	}
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	end(&b);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(limit),
-		cmocka_unit_test(no_room),
-		cmocka_unit_test(twice),
-		cmocka_unit_test(strange),
+		cmocka_unit_test(limit),   cmocka_unit_test(no_room), cmocka_unit_test(twice),
+		cmocka_unit_test(strange), cmocka_unit_test(sending),
 	};
 
 	return cmocka_run_group_tests_name("edge keep", tests, NULL, NULL);

@@ -32,6 +32,7 @@
 
 #define MAGIC	    0x3170656b6863ULL
 #define ROTATE_EACH 16 /* closed entries between two rotations */
+#define TAKEN_TRIES 1000
 
 struct ch_keep {
 	struct ch_edge *edge;
@@ -353,31 +354,50 @@ void ch_kept_close(struct ch_keep *keep, struct ch_kept *k)
 		rotate(keep, false);
 }
 
-/*
- * How far into the stream the dead worker had read: what the kernel has received
- * less what still waits. A FIN takes one place in the sequence.
- */
-static int stream_taken(int fd, uint64_t *ret)
+static int stream_received(int fd, uint64_t *ret)
 {
 	struct tcp_info info;
 	socklen_t len = sizeof(info);
-	struct pollfd poll_fd = {.fd = fd, .events = POLLRDHUP};
-	int waiting = 0;
-	uint64_t got;
 
 	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) < 0)
 		return -errno;
 	if (len < offsetof(struct tcp_info, tcpi_bytes_received) + sizeof(info.tcpi_bytes_received))
 		return -ENOTSUP;
-	if (ioctl(fd, SIOCINQ, &waiting) < 0)
-		return -errno;
-	got = info.tcpi_bytes_received;
-	if (poll(&poll_fd, 1, 0) > 0 && (poll_fd.revents & POLLRDHUP) && got > 0)
-		got--;
-	if (got < (uint64_t)waiting)
-		return -EINVAL;
-	*ret = got - (uint64_t)waiting;
+	*ret = info.tcpi_bytes_received;
 	return 0;
+}
+
+/*
+ * How far into the stream the dead worker had read: what the kernel has received
+ * less what still waits. A FIN takes one place in the sequence. The client may be
+ * sending meanwhile: what is asked counts only if nothing came between.
+ */
+static int stream_taken(int fd, uint64_t *ret)
+{
+	struct pollfd poll_fd = {.fd = fd, .events = POLLRDHUP};
+	uint64_t got = 0, again = 0;
+	int waiting = 0, err;
+
+	for (int i = 0; i < TAKEN_TRIES; i++) {
+		err = stream_received(fd, &got);
+		if (err == 0 && ioctl(fd, SIOCINQ, &waiting) < 0)
+			err = -errno;
+		if (err == 0 && poll(&poll_fd, 1, 0) < 0)
+			err = -errno;
+		if (err == 0)
+			err = stream_received(fd, &again);
+		if (err < 0)
+			return err;
+		if (again != got)
+			continue;
+		if ((poll_fd.revents & POLLRDHUP) && got > 0)
+			got--;
+		if (got < (uint64_t)waiting)
+			return -EINVAL;
+		*ret = got - (uint64_t)waiting;
+		return 0;
+	}
+	return -EAGAIN;
 }
 
 static int kept_check(struct ch_kept *k, int fd)
