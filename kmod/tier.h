@@ -3,7 +3,8 @@
  * The inside of a running volume, shared by kmod/tier_*.c, volume.c and view.c only.
  *
  * Threads and contexts, per volume:
- *   map()           guests' context; queues writes and flushes, places reads
+ *   map()           guests' context; queues writes, takes flushes, places reads; writes and
+ *                   flushes the log itself when it is idle
  *   log thread      (tier_log.c) makes records, writes and flushes the log; never waits for
  *                   I/O or room: what cannot go on now is left for the next kick
  *   destage thread  (tier_destage.c) log -> slow device, moves the tail; may wait
@@ -29,15 +30,16 @@
 #include <linux/workqueue.h>
 
 #include "kmod/core/changed.h"
+#include "kmod/core/commit.h"
 #include "kmod/core/tier.h"
 #include "kmod/event.h"
 #include "kmod/trace.h"
 #include "kmod/volume.h"
 
-/* One request of a guest is never larger; so it fits one record. */
-#define CH_PAYLOAD_MAX	 128U
-#define CH_BUFFERS	 8U
-#define CH_DESTAGE_SLOTS 4U
+/* One request of a guest is never larger: at least one fits a record (CH_REC_EXTENTS_MAX). */
+#define CH_GUEST_BLOCKS_MAX 128U
+#define CH_BUFFERS	    8U
+#define CH_DESTAGE_SLOTS    4U
 /* Log blocks looked at in one hold of the lock. */
 #define CH_LOOK_MAX	    2048U
 #define CH_DESTAGE_RETRY_MS 2000U
@@ -51,10 +53,13 @@ struct ch_buffer {
 	struct ch_rec rec;
 	struct bio_list guests; /* to be ended with it */
 	u32 payload;		/* blocks */
+	bool fua;		/* durable when it is written */
 	bool ended;
+	u64 start_ns;
 	struct bio bio;
-	struct bio_vec vec[1 + CH_PAYLOAD_MAX];
-	struct page *page[1 + CH_PAYLOAD_MAX]; /* header, payload */
+	struct bio_vec vec[CH_REC_BLOCKS_MAX];
+	struct page *page[CH_REC_BLOCKS_MAX]; /* header, payload */
+	u32 crc[CH_REC_EXTENTS_MAX];
 };
 
 /* A region on its way to the slow device. */
@@ -87,7 +92,11 @@ struct ch_volume {
 	bool reported_high;
 	bool failed_reported;
 	enum cohost_mode mode;
-	struct bio_list writes;	 /* writes and flushes in map order */
+	struct bio_list writes;	 /* in map order */
+	struct ch_commit commit; /* when they are taken */
+	u32 inflight_blocks;	 /* payload of records being written */
+	bool building;		 /* somebody copies what he took; nobody else takes meanwhile */
+	u64 flush_start_ns;
 	struct bio_list waiters; /* FLUSH and FUA that wait for durability */
 	struct bio_list unread;	 /* reads of blocks whose record is not written yet */
 	struct list_head buffers_free, inflight;
@@ -195,7 +204,9 @@ void ch_volume_close(struct ch_volume *vol);
 int ch_log_init(struct ch_volume *vol);
 void ch_log_stop(struct ch_volume *vol); /* the thread */
 void ch_log_exit(struct ch_volume *vol); /* the memory, after all bios have ended */
-void ch_log_queue(struct ch_volume *vol, struct bio *bio); /* map; any context */
+/* map(): a write, an empty FLUSH. Any context. */
+void ch_log_queue(struct ch_volume *vol, struct bio *bio);
+void ch_log_flush(struct ch_volume *vol, struct bio *bio);
 /* Makes all records up to seq durable. Sleeps. -EIO if the volume failed. */
 int __must_check ch_log_sync(struct ch_volume *vol, u64 seq);
 /* No more acknowledgements from now on. Any context, lock not held. Says so once. */

@@ -1,11 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
  * The log thread: takes writes in map order, packs what waits into one record, writes it
- * to the fast device, and flushes that device once for all who wait.
+ * to the fast device, and flushes that device once for all who wait. When it takes them
+ * is decided in core/commit.c.
  *
  * It never waits for room, buffers or I/O. Whatever ends an obstacle kicks it, and it
  * looks at everything again. So it can neither deadlock with destage nor hold
  * up reads and flushes because a write has no room.
+ *
+ * A FLUSH covers what was acknowledged when it came, so it needs no place among the writes
+ * that still wait: it is ended at once, or by a flush of the device that begins from now on or
+ * has begun after all that was written.
  *
  * Acknowledgement: writes in order of seq when their record and all before it are
  * written; FLUSH and FUA when these are durable. After a failure nothing is.
@@ -22,9 +27,9 @@ static u32 bio_blocks(struct bio *bio)
 	return bio->bi_iter.bi_size >> CH_BLOCK_SHIFT;
 }
 
-static bool is_flush(struct bio *bio)
+static bool is_fua(struct bio *bio)
 {
-	return !bio_blocks(bio);
+	return bio->bi_opf & REQ_FUA;
 }
 
 static void end_list(struct bio_list *list, blk_status_t status)
@@ -37,21 +42,29 @@ static void end_list(struct bio_list *list, blk_status_t status)
 	}
 }
 
-void ch_log_queue(struct ch_volume *vol, struct bio *bio)
+/* Should the queue wait for more writes? Lock held. */
+static bool holds(struct ch_volume *vol)
 {
-	unsigned long flags;
+	return ch_commit_holds(&vol->commit, CH_REC_EXTENTS_MAX, vol->inflight_blocks,
+			       ktime_get_ns());
+}
 
-	spin_lock_irqsave(&vol->lock, flags);
-	bio_list_add(&vol->writes, bio);
-	if (is_flush(bio) || (bio->bi_opf & REQ_FUA))
-		vol->counters.flushes++;
-	if (!is_flush(bio)) {
-		vol->counters.writes++;
-		vol->counters.write_bytes += bio->bi_iter.bi_size;
-		vol->last_write = jiffies;
-	}
-	spin_unlock_irqrestore(&vol->lock, flags);
-	ch_log_kick(vol);
+static struct bio *pop_write(struct ch_volume *vol)
+{
+	struct bio *bio = bio_list_pop(&vol->writes);
+
+	if (bio)
+		ch_commit_taken(&vol->commit, bio_blocks(bio), is_fua(bio));
+	return bio;
+}
+
+/* Lock held. */
+static void refuse_writes(struct ch_volume *vol, struct bio_list *bad)
+{
+	struct bio *bio;
+
+	while ((bio = pop_write(vol)))
+		bio_list_add(bad, bio);
 }
 
 /* ---- completion ---- */
@@ -63,11 +76,23 @@ static void take_durable(struct ch_volume *vol, struct bio_list *out)
 	struct bio *bio;
 
 	while ((bio = bio_list_pop(&vol->waiters)))
-		if (vol->tier.failed || ch_io(bio)->need_seq <= ch_log_seq_durable(&vol->tier))
+		if (vol->tier.failed || ch_io(bio)->need_seq <= ch_log_seq_durable(&vol->tier)) {
+			vol->commit.waiting--;
 			bio_list_add(out, bio);
-		else
+		} else {
 			bio_list_add(&left, bio);
+		}
 	vol->waiters = left;
+}
+
+static void fail_guests(struct ch_volume *vol, struct ch_buffer *buf, struct bio_list *bad)
+{
+	struct bio *bio;
+
+	while ((bio = bio_list_pop(&buf->guests))) {
+		vol->commit.waiting -= is_fua(bio);
+		bio_list_add(bad, bio);
+	}
 }
 
 /* Records that are written in order: their guests are done, or wait to be durable. Lock held. */
@@ -80,10 +105,10 @@ static void reap(struct ch_volume *vol, struct bio_list *done, struct bio_list *
 		if (!buf->ended)
 			continue;
 		if (vol->tier.failed) {
-			bio_list_merge(bad, &buf->guests);
+			fail_guests(vol, buf, bad);
 		} else if (buf->rec.seq <= ch_log_seq_done(&vol->tier)) {
 			while ((bio = bio_list_pop(&buf->guests))) {
-				if (!(bio->bi_opf & REQ_FUA)) {
+				if (!is_fua(bio)) {
 					bio_list_add(done, bio);
 					continue;
 				}
@@ -136,6 +161,14 @@ void ch_volume_fail(struct ch_volume *vol, enum ch_trace_error what, u64 sector,
 	release_failed(vol);
 }
 
+/* Is there anything for the thread? Lock held. */
+static bool work_left(const struct ch_volume *vol)
+{
+	return vol->tier.failed || vol->commit.queued || vol->marker_wanted ||
+	       !bio_list_empty(&vol->waiters) || !bio_list_empty(&vol->unread) ||
+	       vol->sync_seq > ch_log_seq_durable(&vol->tier);
+}
+
 static void record_endio(struct bio *bio)
 {
 	struct ch_buffer *buf = bio->bi_private;
@@ -143,22 +176,34 @@ static void record_endio(struct bio *bio)
 	struct bio_list done = BIO_EMPTY_LIST, bad = BIO_EMPTY_LIST;
 	int error = blk_status_to_errno(bio->bi_status);
 	u64 sector = ch_tier_fast_block(&vol->tier, buf->rec.pos) * CH_SECTORS_PER_BLOCK;
+	u64 now = ktime_get_ns();
+	bool fua = buf->fua, kick;
 	unsigned long flags;
 
 	trace_cohost_commit(vol->dev, buf->rec.seq, buf->payload,
 			    buf->rec.write_blocks << CH_BLOCK_SHIFT, false, error);
 	spin_lock_irqsave(&vol->lock, flags);
 	buf->ended = true;
+	vol->inflight_blocks -= buf->payload;
+	ch_commit_record_took(&vol->commit, now - buf->start_ns);
 	if (!error && !vol->tier.failed)
-		error = ch_log_written(&vol->tier, buf->rec.seq);
+		error = fua ? ch_log_written_fua(&vol->tier, buf->rec.seq)
+			    : ch_log_written(&vol->tier, buf->rec.seq);
 	if (!error)
-		reap(vol, &done, &bad);
+		reap(vol, &done, &bad); /* the buffer may be free */
+	if (!error && fua && !vol->tier.failed) {
+		take_durable(vol, &done);
+		ch_commit_round_end(&vol->commit, now);
+		wake_up_all(&vol->change_wait);
+	}
+	kick = work_left(vol);
 	spin_unlock_irqrestore(&vol->lock, flags);
 	if (error)
 		ch_volume_fail(vol, CH_TRACE_ERROR_FAST_WRITE, sector, error);
 	end_list(&done, BLK_STS_OK);
 	end_list(&bad, BLK_STS_IOERR);
-	ch_log_kick(vol);
+	if (kick)
+		ch_log_kick(vol);
 	ch_end_put(vol);
 }
 
@@ -167,16 +212,21 @@ static void flush_endio(struct bio *bio)
 	struct ch_volume *vol = bio->bi_private;
 	struct bio_list done = BIO_EMPTY_LIST;
 	int error = blk_status_to_errno(bio->bi_status);
+	u64 now = ktime_get_ns();
 	unsigned long flags;
-	bool failed;
+	bool failed, kick;
 	u64 seq;
 
 	spin_lock_irqsave(&vol->lock, flags);
 	ch_flush_end(&vol->tier, error);
 	failed = vol->tier.failed;
+	ch_commit_flush_took(&vol->commit, now - vol->flush_start_ns);
 	if (!failed)
 		take_durable(vol, &done);
+	if (!bio_list_empty(&done))
+		ch_commit_round_end(&vol->commit, now);
 	seq = ch_log_seq_durable(&vol->tier);
+	kick = work_left(vol);
 	spin_unlock_irqrestore(&vol->lock, flags);
 
 	trace_cohost_commit(vol->dev, seq, 0, 0, true, error);
@@ -185,7 +235,8 @@ static void flush_endio(struct bio *bio)
 	else if (failed)
 		release_failed(vol);
 	end_list(&done, BLK_STS_OK);
-	ch_log_kick(vol);
+	if (kick)
+		ch_log_kick(vol);
 	wake_up_all(&vol->change_wait);
 	ch_end_put(vol);
 }
@@ -197,12 +248,13 @@ static void submit_record(struct ch_volume *vol, struct ch_buffer *buf)
 	u64 block = ch_tier_fast_block(&vol->tier, buf->rec.pos);
 
 	bio_init(&buf->bio, vol->fast->bdev, buf->vec, ARRAY_SIZE(buf->vec),
-		 REQ_OP_WRITE | REQ_SYNC | REQ_IDLE);
+		 REQ_OP_WRITE | REQ_SYNC | REQ_IDLE | (buf->fua ? REQ_FUA : 0));
 	buf->bio.bi_iter.bi_sector = block * CH_SECTORS_PER_BLOCK;
 	buf->bio.bi_private = buf;
 	buf->bio.bi_end_io = record_endio;
 	for (u32 i = 0; i < buf->rec.write_blocks; i++)
 		__bio_add_page(&buf->bio, buf->page[i], CH_BLOCK_SIZE, 0);
+	buf->start_ns = ktime_get_ns();
 	ch_end_get(vol);
 	submit_bio(&buf->bio);
 }
@@ -248,6 +300,7 @@ static struct ch_buffer *buffer_get(struct ch_volume *vol)
 	list_del_init(&buf->list);
 	bio_list_init(&buf->guests);
 	buf->payload = 0;
+	buf->fua = false;
 	buf->ended = false;
 	return buf;
 }
@@ -261,6 +314,7 @@ static void *header_of(struct ch_buffer *buf)
 static void enqueue(struct ch_volume *vol, struct ch_buffer *buf)
 {
 	list_add_tail(&buf->list, &vol->inflight);
+	vol->inflight_blocks += buf->payload;
 	vol->counters.commits++;
 	vol->counters.log_bytes += (u64)buf->rec.write_blocks << CH_BLOCK_SHIFT;
 }
@@ -287,7 +341,7 @@ static void copy_guest(struct ch_buffer *buf, struct bio *bio, u32 at)
 }
 
 /* The copy is checksummed, not the guest's page: that one may change meanwhile. */
-static void copy_guests(struct ch_buffer *buf, u32 *crc)
+static void copy_guests(struct ch_buffer *buf)
 {
 	struct bio *bio;
 	u32 at = 0;
@@ -297,12 +351,13 @@ static void copy_guests(struct ch_buffer *buf, u32 *crc)
 		at += bio_blocks(bio);
 	}
 	for (u32 i = 0; i < buf->payload; i++)
-		crc[i] = ch_crc32c(page_address(buf->page[1 + i]), CH_BLOCK_SIZE);
+		buf->crc[i] = ch_crc32c(page_address(buf->page[1 + i]), CH_BLOCK_SIZE);
 }
 
 /* Enters the copied guests into log and index. Lock held; room() said OK. */
-static void log_guests(struct ch_volume *vol, struct ch_buffer *buf, const u32 *crc)
+static void log_guests(struct ch_volume *vol, struct ch_buffer *buf)
 {
+	bool alone = ch_log_fua(&vol->tier);
 	struct bio *bio;
 	u32 at = 0;
 
@@ -311,24 +366,16 @@ static void log_guests(struct ch_volume *vol, struct ch_buffer *buf, const u32 *
 		u64 lba = bio->bi_iter.bi_sector / CH_SECTORS_PER_BLOCK;
 
 		trace_cohost_write(vol->dev, bio->bi_iter.bi_sector, bio->bi_iter.bi_size,
-				   buf->rec.seq, bio->bi_opf & REQ_FUA);
+				   buf->rec.seq, is_fua(bio));
+		vol->commit.waiting += is_fua(bio);
+		buf->fua |= alone && is_fua(bio);
 		for (u32 i = 0; i < bio_blocks(bio); i++, at++)
-			ch_log_add(&vol->tier, &buf->rec, lba + i, crc[at]);
+			ch_log_add(&vol->tier, &buf->rec, lba + i, buf->crc[at]);
 	}
 	ch_log_end(&vol->tier, &buf->rec);
+	/* Without FUA of its own, the block layer flushes the device after the write. */
+	vol->counters.fast_flushes += buf->fua && !bdev_fua(vol->fast->bdev);
 	enqueue(vol, buf);
-}
-
-/* Takes FLUSHes off the head of the queue, which by then know their seq. Lock held. */
-static void take_flushes(struct ch_volume *vol)
-{
-	struct bio *bio;
-
-	while ((bio = bio_list_peek(&vol->writes)) && is_flush(bio)) {
-		bio_list_pop(&vol->writes);
-		ch_io(bio)->need_seq = ch_log_seq_begun(&vol->tier);
-		bio_list_add(&vol->waiters, bio);
-	}
 }
 
 static u32 count_batch(struct ch_volume *vol, u32 *ret_bios)
@@ -338,7 +385,7 @@ static u32 count_batch(struct ch_volume *vol, u32 *ret_bios)
 
 	*ret_bios = 0;
 	bio_list_for_each(bio, &vol->writes) {
-		if (is_flush(bio) || blocks + bio_blocks(bio) > CH_PAYLOAD_MAX)
+		if (blocks + bio_blocks(bio) > CH_REC_EXTENTS_MAX)
 			break;
 		blocks += bio_blocks(bio);
 		++*ret_bios;
@@ -353,8 +400,7 @@ static void stall(struct ch_volume *vol, struct bio_list *bad)
 		vol->counters.throttled++;
 	vol->stalled = true;
 	if (vol->destage_error) {
-		bio_list_merge(bad, &vol->writes);
-		bio_list_init(&vol->writes);
+		refuse_writes(vol, bad);
 		vol->stalled = false;
 		/* Whoever waits for a checkpoint holds `control`, and so up all who ask. */
 		if (vol->marker_wanted) {
@@ -377,20 +423,18 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 {
 	enum ch_log_room res;
 	struct ch_buffer *buf;
-	u32 blocks, bios;
+	u32 blocks, bios = 0;
 
-	take_flushes(vol);
-	blocks = count_batch(vol, &bios);
-	if (!blocks && !vol->marker_wanted)
-		return NEXT_NOTHING;
-	if (vol->marker_wanted)
-		blocks = 0;
-	res = room(vol, blocks);
-	if (res == CH_LOG_DEAD) {
-		bio_list_merge(bad, &vol->writes);
-		bio_list_init(&vol->writes);
+	if (vol->tier.failed) {
+		refuse_writes(vol, bad);
 		return NEXT_NOTHING;
 	}
+	if (vol->building)
+		return NEXT_NOTHING;
+	if (!vol->marker_wanted && (!vol->commit.queued || holds(vol)))
+		return NEXT_NOTHING;
+	blocks = vol->marker_wanted ? 0 : count_batch(vol, &bios);
+	res = room(vol, blocks);
 	if (res == CH_LOG_FULL)
 		stall(vol, bad);
 	if (res != CH_LOG_OK && res != CH_LOG_WRAP)
@@ -408,6 +452,7 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 	if (vol->marker_wanted) {
 		vol->marker_wanted = false;
 		vol->marker_result = ch_checkpoint_begin(&vol->tier, &buf->rec, header_of(buf));
+		wake_up_all(&vol->change_wait);
 		if (vol->marker_result) {
 			list_add(&buf->list, &vol->buffers_free);
 			return NEXT_NOTHING;
@@ -418,36 +463,40 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 	}
 	buf->payload = blocks;
 	while (bios--)
-		bio_list_add(&buf->guests, bio_list_pop(&vol->writes));
+		bio_list_add(&buf->guests, pop_write(vol));
+	ch_commit_closed(&vol->commit);
+	vol->building = true;
 	return NEXT_COPY;
 }
 
-/* One record; false when there is nothing (more) to do now. */
+/* One record; false when there is nothing (more) to do now. Never sleeps. */
 static bool make_record(struct ch_volume *vol)
 {
 	struct bio_list bad = BIO_EMPTY_LIST;
 	struct ch_buffer *buf = NULL;
-	u32 crc[CH_PAYLOAD_MAX];
 	enum next next;
 
 	spin_lock_irq(&vol->lock);
 	next = choose(vol, &buf, &bad);
 	spin_unlock_irq(&vol->lock);
 	end_list(&bad, BLK_STS_IOERR);
-	wake_up_all(&vol->change_wait); /* the marker has its place, or never will */
 	if (next == NEXT_NOTHING)
 		return false;
 	if (next == NEXT_COPY) {
-		copy_guests(buf, crc);
+		copy_guests(buf);
 		spin_lock_irq(&vol->lock);
-		/* Only this thread takes room, so there still is; but the volume may have failed.
+		/* Nobody else took room meanwhile, so there still is; but the volume may have
+		 * failed.
 		 */
+		vol->building = false;
+		if (vol->commit.queued || vol->marker_wanted)
+			ch_log_kick(vol);
 		if (vol->tier.failed) {
 			bio_list_merge(&bad, &buf->guests);
 			list_add(&buf->list, &vol->buffers_free);
 			next = NEXT_NOTHING;
 		} else {
-			log_guests(vol, buf, crc);
+			log_guests(vol, buf);
 		}
 		spin_unlock_irq(&vol->lock);
 		end_list(&bad, BLK_STS_IOERR);
@@ -462,14 +511,11 @@ static bool make_record(struct ch_volume *vol)
 static bool flush_wanted(struct ch_volume *vol)
 {
 	u64 done = ch_log_seq_done(&vol->tier), durable = ch_log_seq_durable(&vol->tier);
-	struct bio *bio;
 
 	if (vol->sync_seq > durable && vol->sync_seq <= done)
 		return true;
-	bio_list_for_each(bio, &vol->waiters)
-		if (ch_io(bio)->need_seq > durable && ch_io(bio)->need_seq <= done)
-			return true;
-	return false;
+	/* Who waits for more than is durable waits for no more than is done. */
+	return !bio_list_empty(&vol->waiters);
 }
 
 static void make_flush(struct ch_volume *vol)
@@ -481,8 +527,8 @@ static void make_flush(struct ch_volume *vol)
 	failed = vol->tier.failed;
 	take_durable(vol, &done);
 	go = flush_wanted(vol) && ch_flush_begin(&vol->tier);
-	if (go)
-		vol->counters.fast_flushes++;
+	vol->counters.fast_flushes += go;
+	vol->flush_start_ns = go ? ktime_get_ns() : vol->flush_start_ns;
 	spin_unlock_irq(&vol->lock);
 	end_list(&done, failed ? BLK_STS_IOERR : BLK_STS_OK);
 	if (!go)
@@ -516,13 +562,79 @@ static void make_reads(struct ch_volume *vol)
 		submit_bio_noacct(bio);
 }
 
+/* Until something happens, or writes that are held for others have waited long enough. */
+static void log_wait(struct ch_volume *vol)
+{
+	u64 ns;
+
+	spin_lock_irq(&vol->lock);
+	ns = ch_commit_wait_ns(&vol->commit, ktime_get_ns());
+	spin_unlock_irq(&vol->lock);
+	if (ns)
+		wait_event_hrtimeout(vol->log_wait,
+				     atomic_xchg(&vol->log_kick, 0) || kthread_should_stop(), ns);
+	else
+		wait_event_idle(vol->log_wait,
+				atomic_xchg(&vol->log_kick, 0) || kthread_should_stop());
+}
+
+/* ---- from the guests ---- */
+
+/*
+ * A write that finds nothing under way is written from here, without a way through the thread.
+ * That is safe since only one at a time builds a record (vol->building), and nothing waits.
+ */
+void ch_log_queue(struct ch_volume *vol, struct bio *bio)
+{
+	unsigned long flags;
+	bool kick, idle;
+
+	spin_lock_irqsave(&vol->lock, flags);
+	bio_list_add(&vol->writes, bio);
+	ch_commit_queued(&vol->commit, bio_blocks(bio), is_fua(bio), ktime_get_ns());
+	vol->counters.flushes += is_fua(bio);
+	vol->counters.writes++;
+	vol->counters.write_bytes += bio->bi_iter.bi_size;
+	vol->last_write = jiffies;
+	idle = list_empty(&vol->inflight) && !vol->building && !holds(vol);
+	/* The first one must be known to the thread: it may have to look at the time. */
+	kick = vol->commit.queued == 1 || vol->tier.failed || !holds(vol);
+	spin_unlock_irqrestore(&vol->lock, flags);
+	if (!idle || !make_record(vol)) {
+		if (kick)
+			ch_log_kick(vol);
+	}
+}
+
+void ch_log_flush(struct ch_volume *vol, struct bio *bio)
+{
+	struct bio_list done = BIO_EMPTY_LIST;
+	unsigned long flags;
+	bool failed;
+
+	ch_end_get(vol);
+	spin_lock_irqsave(&vol->lock, flags);
+	vol->counters.flushes++;
+	ch_io(bio)->need_seq = ch_log_seq_done(&vol->tier);
+	vol->commit.waiting++;
+	bio_list_add(&vol->waiters, bio);
+	take_durable(vol, &done);
+	failed = vol->tier.failed;
+	if (!bio_list_empty(&done))
+		ch_commit_late(&vol->commit, ktime_get_ns());
+	spin_unlock_irqrestore(&vol->lock, flags);
+	if (bio_list_empty(&done))
+		make_flush(vol);
+	end_list(&done, failed ? BLK_STS_IOERR : BLK_STS_OK);
+	ch_end_put(vol);
+}
+
 static int log_main(void *data)
 {
 	struct ch_volume *vol = data;
 
 	while (!kthread_should_stop()) {
-		wait_event_idle(vol->log_wait,
-				atomic_xchg(&vol->log_kick, 0) || kthread_should_stop());
+		log_wait(vol);
 		make_reads(vol);
 		do {
 			make_flush(vol);
@@ -564,7 +676,7 @@ int ch_log_init(struct ch_volume *vol)
 
 		buf->vol = vol;
 		list_add_tail(&buf->list, &vol->buffers_free);
-		for (u32 i = 0; i <= CH_PAYLOAD_MAX; i++) {
+		for (u32 i = 0; i < CH_REC_BLOCKS_MAX; i++) {
 			buf->page[i] = alloc_page(GFP_KERNEL);
 			if (!buf->page[i])
 				return -ENOMEM;
@@ -588,7 +700,7 @@ void ch_log_stop(struct ch_volume *vol)
 void ch_log_exit(struct ch_volume *vol)
 {
 	for (u32 b = 0; vol->buffer && b < CH_BUFFERS; b++)
-		for (u32 i = 0; i <= CH_PAYLOAD_MAX; i++)
+		for (u32 i = 0; i < CH_REC_BLOCKS_MAX; i++)
 			if (vol->buffer[b].page[i])
 				__free_page(vol->buffer[b].page[i]);
 	kvfree(vol->buffer);

@@ -180,7 +180,7 @@ static int cohost_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	r = open_devices(ti, vol, argv) ?: ch_volume_open(vol, &ti->error) ?: check_table(ti, vol);
 	if (r)
 		goto fail;
-	r = dm_set_target_max_io_len(ti, CH_PAYLOAD_MAX * CH_SECTORS_PER_BLOCK)
+	r = dm_set_target_max_io_len(ti, CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK)
 		    ?: start_threads(ti, vol);
 	if (r)
 		goto fail;
@@ -219,9 +219,13 @@ static int cohost_map(struct dm_target *ti, struct bio *bio)
 	case REQ_OP_READ:
 		return ch_read_map(vol, ti, bio, 0);
 	case REQ_OP_WRITE:
+		if (!bio_sectors(bio)) {
+			ch_log_flush(vol, bio);
+			return DM_MAPIO_SUBMITTED;
+		}
 		/* max_io_len sees to it; but a longer one would never fit a record. */
-		if (bio_sectors(bio) > CH_PAYLOAD_MAX * CH_SECTORS_PER_BLOCK)
-			dm_accept_partial_bio(bio, CH_PAYLOAD_MAX * CH_SECTORS_PER_BLOCK);
+		if (bio_sectors(bio) > CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK)
+			dm_accept_partial_bio(bio, CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK);
 		ch_log_queue(vol, bio);
 		return DM_MAPIO_SUBMITTED;
 	default:

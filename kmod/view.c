@@ -59,7 +59,8 @@ static int view_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	if (!view->vol)
 		goto fail;
 	/* attach() last: it counts the view, which only the destructor takes back. */
-	r = dm_set_target_max_io_len(ti, CH_PAYLOAD_MAX * CH_SECTORS_PER_BLOCK) ?: attach(ti, view);
+	r = dm_set_target_max_io_len(ti, CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK)
+		    ?: attach(ti, view);
 	if (r)
 		goto fail;
 	ti->per_io_data_size = sizeof(struct ch_io);

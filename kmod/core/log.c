@@ -132,6 +132,17 @@ int ch_log_written(struct ch_tier *tier, u64 seq)
 	}
 }
 
+int ch_log_written_fua(struct ch_tier *tier, u64 seq)
+{
+	int r = ch_log_written(tier, seq);
+
+	if (r || tier->durable_seq != seq - 1)
+		return r;
+	tier->durable_pos += tier->inflight_blocks[seq % CH_INFLIGHT_MAX];
+	tier->durable_seq = seq;
+	return 0;
+}
+
 bool ch_flush_begin(struct ch_tier *tier)
 {
 	if (tier->failed || tier->flushing || tier->done_seq == tier->durable_seq)

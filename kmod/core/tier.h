@@ -24,10 +24,12 @@
  *           when ch_log_seq_done() >= its seq. On any error: ch_tier_fail(), and
  *           never acknowledge.
  *
- * Flush:    FLUSH/FUA with need_seq = last seq begun when the FLUSH arrived (for FUA:
- *           its own). ch_flush_begin() when seq_done >= need_seq, flush the device,
- *           ch_flush_end(). It may be acknowledged when ch_log_seq_durable() >= need_seq.
- *           One device flush in flight at a time.
+ * Flush:    FLUSH/FUA with need_seq = ch_log_seq_done() when the FLUSH arrived: all that was
+ *           acknowledged by then (for FUA: its own). ch_flush_begin() when seq_done >=
+ *           need_seq, flush the device, ch_flush_end(). It may be acknowledged when
+ *           ch_log_seq_durable() >= need_seq. One device flush in flight at a time.
+ *           Instead, a record before which everything is durable (ch_log_fua(), when it
+ *           begins) may be written with FUA; when it completes: ch_log_written_fua().
  *
  * Read:     ch_index_find() per block: in the log at a position, or on the slow device. A
  *           block at pos >= ch_log_pos_done() is not on the device yet: wait. Verify
@@ -212,6 +214,15 @@ void ch_log_pad(struct ch_tier *tier, struct ch_rec *rec, void *header);
 
 /* The write of this record completed without error, in any order. 0 or -EINVAL (no such record). */
 int __attribute__((warn_unused_result)) ch_log_written(struct ch_tier *tier, u64 seq);
+
+/* Is everything begun so far durable, so that the next record alone may be made so? */
+static inline bool ch_log_fua(const struct ch_tier *tier)
+{
+	return tier->durable_seq == tier->head_seq - 1;
+}
+/* As ch_log_written(), of a record for which ch_log_fua() was true and which was written with FUA.
+ */
+int __attribute__((warn_unused_result)) ch_log_written_fua(struct ch_tier *tier, u64 seq);
 
 static inline u64 ch_log_seq_begun(const struct ch_tier *tier)
 {

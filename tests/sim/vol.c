@@ -42,6 +42,7 @@ const char *sim_mutant_name(enum sim_mutant mutant)
 		[SIM_NO_READ_CRC] = "no-read-crc",
 		[SIM_SAME_SALT] = "same-salt",
 		[SIM_NO_START_SB] = "no-start-superblock",
+		[SIM_NO_RECORD_FUA] = "no-record-fua",
 		[SIM_VIEW_UNPINNED] = "view-unpinned",
 	};
 

@@ -41,6 +41,7 @@ enum sim_mutant {
 	SIM_NO_READ_CRC,	/* data is given out unverified */
 	SIM_SAME_SALT,		/* a new format keeps the salt of the old one */
 	SIM_NO_START_SB,	/* a session begins without its superblock */
+	SIM_NO_RECORD_FUA,	/* a record counts as written with FUA, but was not */
 	SIM_VIEW_UNPINNED,	/* destage takes the newest version under an open checkpoint */
 	SIM_NR_MUTANTS
 };
@@ -62,6 +63,7 @@ struct sim_shape {
 
 struct sim_record {
 	bool used, submitted;
+	bool fua; /* instead of a flush after it */
 	struct ch_rec rec;
 	uint8_t *buf;
 	struct sim_req req;

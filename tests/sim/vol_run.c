@@ -79,7 +79,7 @@ static struct sim_record *free_record(struct sim_vol *v)
 static void queue_record(struct sim_vol *v, struct sim_record *r, uint64_t op)
 {
 	r->used = true;
-	r->submitted = false;
+	r->submitted = r->fua = false;
 	if (r->rec.seq != v->max_seq + 1 || r->rec.seq >= SIM_SEQS_MAX)
 		sim_vol_fail(v, "seq %llu does not follow %llu", (unsigned long long)r->rec.seq,
 			     (unsigned long long)v->max_seq);
@@ -113,11 +113,13 @@ bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *fir
 	uint32_t i, j, payload = 0;
 	struct sim_record *r;
 	uint8_t *data;
+	bool alone;
 
 	for (i = 0; i < nr_ops; i++)
 		payload += count[i];
 	if (stopped(v) || !make_room(v, payload))
 		return false;
+	alone = ch_log_fua(&v->tier);
 	r = free_record(v);
 	ch_log_begin(&v->tier, &r->rec, r->buf, payload);
 	data = r->buf + CH_BLOCK_SIZE;
@@ -132,6 +134,7 @@ bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *fir
 	}
 	ch_log_end(&v->tier, &r->rec);
 	queue_record(v, r, v->model.next - 1);
+	r->fua = fua && alone;
 	if (fua)
 		add_waiter(v, r->rec.seq, v->model.next - 1, false);
 	return true;
@@ -142,7 +145,7 @@ void sim_vol_guest_flush(struct sim_vol *v)
 	if (stopped(v) || v->tier.failed)
 		return;
 	v->count.flushes++;
-	add_waiter(v, ch_log_seq_begun(&v->tier), v->op_of_seq[ch_log_seq_begun(&v->tier)], false);
+	add_waiter(v, ch_log_seq_done(&v->tier), v->op_of_seq[ch_log_seq_done(&v->tier)], false);
 	acknowledge(v);
 }
 
@@ -171,6 +174,7 @@ bool sim_vol_submit_records(struct sim_vol *v)
 		r->submitted = true;
 		r->req = (struct sim_req){
 			.op = SIM_WRITE,
+			.fua = r->fua && v->mutant != SIM_NO_RECORD_FUA,
 			.sector = sector_of(ch_tier_fast_block(&v->tier, r->rec.pos)),
 			.nr = r->rec.write_blocks * CH_SECTORS_PER_BLOCK,
 			.buf = r->buf,
@@ -191,9 +195,13 @@ static void record_done(struct sim_vol *v, struct sim_record *r)
 		fail_tier(v);
 		return;
 	}
-	if (v->mutant != SIM_ACK_AT_SUBMIT && ch_log_written(&v->tier, r->rec.seq))
+	if (v->mutant == SIM_ACK_AT_SUBMIT)
+		return;
+	if (r->fua ? ch_log_written_fua(&v->tier, r->rec.seq)
+		   : ch_log_written(&v->tier, r->rec.seq))
 		sim_vol_fail(v, "ch_log_written() refused seq %llu",
 			     (unsigned long long)r->rec.seq);
+	acknowledge(v);
 }
 
 /* ---- flush (group commit) ---- */

@@ -260,6 +260,32 @@ static void completions_out_of_order(void **state)
 	assert_int_equal(ch_log_written(&r->t, c + 1), -EINVAL);
 }
 
+static void fua_is_for_the_first_that_is_not_durable(void **state)
+{
+	struct rig *r = *state;
+	u64 a, b, c;
+
+	assert_true(ch_log_fua(&r->t));
+	a = record(r, 1, 2, 'a');
+	assert_false(ch_log_fua(&r->t));
+	b = record(r, 2, 1, 'b');
+	assert_int_equal(ch_log_written(&r->t, b), 0);
+	assert_int_equal(ch_log_written_fua(&r->t, a), 0);
+	assert_int_equal(ch_log_seq_done(&r->t), b);
+	/* What is behind it is written, too, but may still be in the cache of the device. */
+	assert_int_equal(ch_log_seq_durable(&r->t), a);
+	assert_int_equal(r->t.durable_pos, r->t.tail_pos + 3);
+	assert_false(ch_log_fua(&r->t));
+	flush(r);
+	assert_true(ch_log_fua(&r->t));
+	c = record(r, 3, 1, 'c');
+	assert_int_equal(ch_log_written_fua(&r->t, c), 0);
+	assert_int_equal(ch_log_seq_durable(&r->t), c);
+	assert_false(ch_flush_begin(&r->t));
+	assert_int_equal(r->t.durable_pos, r->t.head_pos);
+	assert_int_equal(ch_log_written_fua(&r->t, c), -EINVAL);
+}
+
 static void newest_version_is_read(void **state)
 {
 	struct rig *r = *state;
@@ -550,13 +576,21 @@ static void failure_ends_everything(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		TEST(completions_out_of_order),		TEST(newest_version_is_read),
-		TEST(only_durable_is_destaged),		TEST(overwritten_meanwhile_stays_dirty),
-		TEST(full_log_frees_by_destage_only),	TEST(laps_and_recovery),
-		TEST(torn_record_ends_the_log),		TEST(lost_future_stays_lost),
-		TEST(damage_of_durable_log_is_refused), TEST(checkpoint_is_exact),
-		TEST(lost_checkpoint_frees_the_log),	TEST(changed_set_over_checkpoints),
-		TEST(changed_set_survives_cuts),	TEST(damaged_map_sector_is_all_set),
+		TEST(completions_out_of_order),
+		TEST(fua_is_for_the_first_that_is_not_durable),
+		TEST(newest_version_is_read),
+		TEST(only_durable_is_destaged),
+		TEST(overwritten_meanwhile_stays_dirty),
+		TEST(full_log_frees_by_destage_only),
+		TEST(laps_and_recovery),
+		TEST(torn_record_ends_the_log),
+		TEST(lost_future_stays_lost),
+		TEST(damage_of_durable_log_is_refused),
+		TEST(checkpoint_is_exact),
+		TEST(lost_checkpoint_frees_the_log),
+		TEST(changed_set_over_checkpoints),
+		TEST(changed_set_survives_cuts),
+		TEST(damaged_map_sector_is_all_set),
 		TEST(failure_ends_everything),
 	};
 
