@@ -29,7 +29,9 @@ struct u64_field {
 };
 
 #define VOLUME_FIELD(ATTR, member)                                                                 \
-	{ COHOST_A_VOLUME_##ATTR, offsetof(struct ch_volume_info, member) }
+	{                                                                                          \
+		COHOST_A_VOLUME_##ATTR, offsetof(struct ch_volume_info, member)                    \
+	}
 static const struct u64_field volume_fields[] = {
 	VOLUME_FIELD(SIZE_BYTES, size_bytes),
 	VOLUME_FIELD(DIRTY_BYTES, dirty_bytes),
@@ -46,7 +48,9 @@ static const struct u64_field volume_fields[] = {
 };
 
 #define COUNTER_FIELD(ATTR, member)                                                                \
-	{ COHOST_A_COUNTERS_##ATTR, offsetof(struct ch_volume_counters, member) }
+	{                                                                                          \
+		COHOST_A_COUNTERS_##ATTR, offsetof(struct ch_volume_counters, member)              \
+	}
 static const struct u64_field counter_fields[] = {
 	COUNTER_FIELD(READS, reads),
 	COUNTER_FIELD(READ_BYTES, read_bytes),
@@ -65,15 +69,17 @@ static const struct u64_field counter_fields[] = {
 	COUNTER_FIELD(CRC_ERRORS, crc_errors),
 	COUNTER_FIELD(IO_ERRORS, io_errors),
 	COUNTER_FIELD(REPLAYED_RECORDS, replayed_records),
+	COUNTER_FIELD(WRITE_US, write_us),
+	COUNTER_FIELD(FLUSH_US, flush_us),
 };
 
 #define CHECKPOINT_FIELD(ATTR, member)                                                             \
-	{ COHOST_A_CHECKPOINT_##ATTR, offsetof(struct ch_checkpoint_info, member) }
+	{                                                                                          \
+		COHOST_A_CHECKPOINT_##ATTR, offsetof(struct ch_checkpoint_info, member)            \
+	}
 static const struct u64_field checkpoint_fields[] = {
-	CHECKPOINT_FIELD(EPOCH, epoch),
-	CHECKPOINT_FIELD(SEQ, seq),
-	CHECKPOINT_FIELD(SIZE_BYTES, size_bytes),
-	CHECKPOINT_FIELD(BASE_EPOCH, base_epoch),
+	CHECKPOINT_FIELD(EPOCH, epoch),		  CHECKPOINT_FIELD(SEQ, seq),
+	CHECKPOINT_FIELD(SIZE_BYTES, size_bytes), CHECKPOINT_FIELD(BASE_EPOCH, base_epoch),
 	CHECKPOINT_FIELD(CREATED_NS, created_ns),
 };
 
@@ -143,6 +149,10 @@ static int put_volume_attrs(struct sk_buff *skb, const struct ch_volume_info *in
 	    nla_put_string(skb, COHOST_A_VOLUME_FAST_DEVICE, info->fast_device) ||
 	    nla_put_string(skb, COHOST_A_VOLUME_SLOW_DEVICE, info->slow_device) ||
 	    (info->slow_error && nla_put_flag(skb, COHOST_A_VOLUME_SLOW_ERROR)) ||
+	    nla_put(skb, COHOST_A_VOLUME_WRITE_LATENCY, sizeof(info->counters.write_latency),
+		    &info->counters.write_latency) ||
+	    nla_put(skb, COHOST_A_VOLUME_FLUSH_LATENCY, sizeof(info->counters.flush_latency),
+		    &info->counters.flush_latency) ||
 	    nla_put_u64_64bit(skb, COHOST_A_VOLUME_EVENT_SEQ, event_seq, COHOST_A_VOLUME_PAD) ||
 	    put_u64_fields(skb, volume_fields, ARRAY_SIZE(volume_fields), info,
 			   COHOST_A_VOLUME_PAD))
@@ -176,8 +186,8 @@ static int put_volume(struct sk_buff *skb, struct netlink_callback *cb, struct g
 	if (err)
 		return err;
 	head = cb ? genlmsg_put(skb, NETLINK_CB(cb->skb).portid, cb->nlh->nlmsg_seq,
-				&ch_netlink_family, NLM_F_MULTI, cmd) :
-		    genlmsg_put_reply(skb, info, &ch_netlink_family, 0, cmd);
+				&ch_netlink_family, NLM_F_MULTI, cmd)
+		  : genlmsg_put_reply(skb, info, &ch_netlink_family, 0, cmd);
 	if (!head)
 		return -EMSGSIZE;
 	if (cb)
@@ -191,16 +201,15 @@ static int put_volume(struct sk_buff *skb, struct netlink_callback *cb, struct g
 	return 0;
 }
 
-static int put_checkpoint(struct sk_buff *skb, struct netlink_callback *cb,
-			  struct genl_info *info, const char *volume,
-			  const struct ch_checkpoint_info *checkpoint)
+static int put_checkpoint(struct sk_buff *skb, struct netlink_callback *cb, struct genl_info *info,
+			  const char *volume, const struct ch_checkpoint_info *checkpoint)
 {
 	void *head;
 	int err;
 
 	head = cb ? genlmsg_put(skb, NETLINK_CB(cb->skb).portid, cb->nlh->nlmsg_seq,
-				&ch_netlink_family, NLM_F_MULTI, COHOST_CMD_CHECKPOINT_GET) :
-		    genlmsg_put_reply(skb, info, &ch_netlink_family, 0,
+				&ch_netlink_family, NLM_F_MULTI, COHOST_CMD_CHECKPOINT_GET)
+		  : genlmsg_put_reply(skb, info, &ch_netlink_family, 0,
 				      COHOST_CMD_CHECKPOINT_CREATE);
 	if (!head)
 		return -EMSGSIZE;
@@ -340,7 +349,7 @@ static int checkpoint_delete(struct sk_buff *skb, struct genl_info *info)
 /* What a dump remembers from one buffer to the next. */
 struct dump {
 	struct ch_volume *vol; /* the only one wanted, or NULL for all */
-	u64 id; /* of the last volume put, for all */
+	u64 id;		       /* of the last volume put, for all */
 	bool done;
 	/* changed-get only */
 	struct ch_checkpoint_info checkpoint;
@@ -556,8 +565,8 @@ static int changed_put(struct sk_buff *skb, struct netlink_callback *cb, struct 
 	const struct ch_checkpoint_info *checkpoint = &dump->checkpoint;
 	void *head;
 
-	head = genlmsg_put(skb, NETLINK_CB(cb->skb).portid, cb->nlh->nlmsg_seq,
-			   &ch_netlink_family, NLM_F_MULTI, COHOST_CMD_CHANGED_GET);
+	head = genlmsg_put(skb, NETLINK_CB(cb->skb).portid, cb->nlh->nlmsg_seq, &ch_netlink_family,
+			   NLM_F_MULTI, COHOST_CMD_CHANGED_GET);
 	if (!head)
 		return -EMSGSIZE;
 	if (nla_put_string(skb, COHOST_A_CHANGED_VOLUME, dump->name) ||
@@ -660,7 +669,7 @@ static const struct genl_ops ops[] = {
 };
 
 static const struct genl_multicast_group groups[] = {
-	[CH_NETLINK_GROUP_EVENTS] = { .name = COHOST_MCGRP_EVENTS },
+	[CH_NETLINK_GROUP_EVENTS] = {.name = COHOST_MCGRP_EVENTS},
 };
 
 struct genl_family ch_netlink_family __ro_after_init = {

@@ -31,6 +31,7 @@
 
 #include "kmod/core/changed.h"
 #include "kmod/core/commit.h"
+#include "kmod/core/throttle.h"
 #include "kmod/core/tier.h"
 #include "kmod/event.h"
 #include "kmod/trace.h"
@@ -94,8 +95,10 @@ struct ch_volume {
 	enum cohost_mode mode;
 	struct bio_list writes;	 /* in map order */
 	struct ch_commit commit; /* when they are taken */
-	u32 inflight_blocks;	 /* payload of records being written */
-	bool building;		 /* somebody copies what he took; nobody else takes meanwhile */
+	struct ch_throttle throttle;
+	bool slowed;	     /* by the throttle, or for want of room */
+	u32 inflight_blocks; /* payload of records being written */
+	bool building;	     /* somebody copies what he took; nobody else takes meanwhile */
 	u64 flush_start_ns;
 	struct bio_list waiters; /* FLUSH and FUA that wait for durability */
 	struct bio_list unread;	 /* reads of blocks whose record is not written yet */
@@ -135,6 +138,7 @@ struct ch_volume {
 /* dm per-bio data. */
 struct ch_io {
 	struct ch_volume *vol;
+	u64 start_ns; /* writes and flushes */
 	u64 need_seq; /* FLUSH, FUA: durable when this is */
 	/* reads */
 	u64 pos;   /* CH_POS_NONE: from the slow device, through a view */

@@ -256,7 +256,7 @@ static void level_check(struct ch_volume *vol)
 
 	spin_lock_irq(&vol->lock);
 	dirty = vol->tier.dirty << CH_BLOCK_SHIFT;
-	if (vol->stalled && !vol->reported_high) {
+	if ((vol->stalled || vol->slowed) && !vol->reported_high) {
 		vol->reported_high = true;
 		say = true;
 	} else if (vol->reported_high && ch_log_used(&vol->tier) * 2 < vol->tier.geo.log_blocks) {
@@ -361,6 +361,9 @@ static int destage_main(void *data)
 		cond_resched();
 		if (more)
 			continue;
+		spin_lock_irq(&vol->lock);
+		ch_throttle_rest(&vol->throttle);
+		spin_unlock_irq(&vol->lock);
 		wait_event_idle_timeout(vol->destage_wait,
 					atomic_xchg(&vol->destage_kick, 0) || kthread_should_stop(),
 					msecs_to_jiffies(pause));

@@ -32,6 +32,22 @@ static bool is_fua(struct bio *bio)
 	return bio->bi_opf & REQ_FUA;
 }
 
+/* It is acknowledged now. Lock held. */
+static void count_latency(struct ch_volume *vol, struct bio *bio, u64 now)
+{
+	struct ch_volume_counters *counters = &vol->counters;
+	u64 us = (now - ch_io(bio)->start_ns) / NSEC_PER_USEC;
+	u32 bucket = min_t(u32, fls64(us), COHOST_LATENCY_BUCKETS - 1);
+
+	if (bio_blocks(bio)) {
+		counters->write_us += us;
+		counters->write_latency.bucket[bucket]++;
+	} else {
+		counters->flush_us += us;
+		counters->flush_latency.bucket[bucket]++;
+	}
+}
+
 static void end_list(struct bio_list *list, blk_status_t status)
 {
 	struct bio *bio;
@@ -73,11 +89,13 @@ static void refuse_writes(struct ch_volume *vol, struct bio_list *bad)
 static void take_durable(struct ch_volume *vol, struct bio_list *out)
 {
 	struct bio_list left = BIO_EMPTY_LIST;
+	u64 now = ktime_get_ns();
 	struct bio *bio;
 
 	while ((bio = bio_list_pop(&vol->waiters)))
 		if (vol->tier.failed || ch_io(bio)->need_seq <= ch_log_seq_durable(&vol->tier)) {
 			vol->commit.waiting--;
+			count_latency(vol, bio, now);
 			bio_list_add(out, bio);
 		} else {
 			bio_list_add(&left, bio);
@@ -99,6 +117,7 @@ static void fail_guests(struct ch_volume *vol, struct ch_buffer *buf, struct bio
 static void reap(struct ch_volume *vol, struct bio_list *done, struct bio_list *bad)
 {
 	struct ch_buffer *buf, *next;
+	u64 now = ktime_get_ns();
 	struct bio *bio;
 
 	list_for_each_entry_safe(buf, next, &vol->inflight, list) {
@@ -109,6 +128,7 @@ static void reap(struct ch_volume *vol, struct bio_list *done, struct bio_list *
 		} else if (buf->rec.seq <= ch_log_seq_done(&vol->tier)) {
 			while ((bio = bio_list_pop(&buf->guests))) {
 				if (!is_fua(bio)) {
+					count_latency(vol, bio, now);
 					bio_list_add(done, bio);
 					continue;
 				}
@@ -396,9 +416,8 @@ static u32 count_batch(struct ch_volume *vol, u32 *ret_bios)
 /* The log is full: say so, or, when destage cannot help, refuse. Lock held. */
 static void stall(struct ch_volume *vol, struct bio_list *bad)
 {
-	if (!vol->stalled)
-		vol->counters.throttled++;
 	vol->stalled = true;
+	vol->slowed = true;
 	if (vol->destage_error) {
 		refuse_writes(vol, bad);
 		vol->stalled = false;
@@ -410,6 +429,18 @@ static void stall(struct ch_volume *vol, struct bio_list *bad)
 		}
 	}
 	ch_destage_kick(vol);
+}
+
+/* How near writers are to the end of the log. Lock held. */
+static u32 pressure(const struct ch_volume *vol)
+{
+	return ch_throttle_pressure(ch_log_used(&vol->tier), vol->tier.geo.log_blocks);
+}
+
+/* For how long no write may be taken. Lock held. */
+static u64 throttle_ns(const struct ch_volume *vol)
+{
+	return ch_throttle_wait_ns(&vol->throttle, pressure(vol), ktime_get_ns());
 }
 
 enum next {
@@ -431,7 +462,8 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 	}
 	if (vol->building)
 		return NEXT_NOTHING;
-	if (!vol->marker_wanted && (!vol->commit.queued || holds(vol)))
+	ch_throttle_tail(&vol->throttle, vol->tier.tail_pos, ktime_get_ns());
+	if (!vol->marker_wanted && (!vol->commit.queued || holds(vol) || throttle_ns(vol)))
 		return NEXT_NOTHING;
 	blocks = vol->marker_wanted ? 0 : count_batch(vol, &bios);
 	res = room(vol, blocks);
@@ -462,6 +494,8 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 		return NEXT_SUBMIT;
 	}
 	buf->payload = blocks;
+	vol->counters.throttled += vol->slowed ? bios : 0;
+	vol->slowed = ch_throttle_took(&vol->throttle, blocks, pressure(vol), ktime_get_ns());
 	while (bios--)
 		bio_list_add(&buf->guests, pop_write(vol));
 	ch_commit_closed(&vol->commit);
@@ -562,13 +596,14 @@ static void make_reads(struct ch_volume *vol)
 		submit_bio_noacct(bio);
 }
 
-/* Until something happens, or writes that are held for others have waited long enough. */
+/* Until something happens, or writes that are held, or slowed down, have waited long enough. */
 static void log_wait(struct ch_volume *vol)
 {
-	u64 ns;
+	u64 ns = 0;
 
 	spin_lock_irq(&vol->lock);
-	ns = ch_commit_wait_ns(&vol->commit, ktime_get_ns());
+	if (vol->commit.queued)
+		ns = max(ch_commit_wait_ns(&vol->commit, ktime_get_ns()), throttle_ns(vol));
 	spin_unlock_irq(&vol->lock);
 	if (ns)
 		wait_event_hrtimeout(vol->log_wait,
@@ -586,12 +621,14 @@ static void log_wait(struct ch_volume *vol)
  */
 void ch_log_queue(struct ch_volume *vol, struct bio *bio)
 {
+	u64 now = ktime_get_ns();
 	unsigned long flags;
 	bool kick, idle;
 
 	spin_lock_irqsave(&vol->lock, flags);
 	bio_list_add(&vol->writes, bio);
-	ch_commit_queued(&vol->commit, bio_blocks(bio), is_fua(bio), ktime_get_ns());
+	ch_commit_queued(&vol->commit, bio_blocks(bio), is_fua(bio), now);
+	ch_io(bio)->start_ns = now;
 	vol->counters.flushes += is_fua(bio);
 	vol->counters.writes++;
 	vol->counters.write_bytes += bio->bi_iter.bi_size;
@@ -615,6 +652,7 @@ void ch_log_flush(struct ch_volume *vol, struct bio *bio)
 	ch_end_get(vol);
 	spin_lock_irqsave(&vol->lock, flags);
 	vol->counters.flushes++;
+	ch_io(bio)->start_ns = ktime_get_ns();
 	ch_io(bio)->need_seq = ch_log_seq_done(&vol->tier);
 	vol->commit.waiting++;
 	bio_list_add(&vol->waiters, bio);

@@ -18,6 +18,11 @@
 
 struct ch_volume;
 
+/* How long requests took, from the moment the volume got them to their acknowledgement. */
+struct ch_latency {
+	u64 bucket[COHOST_LATENCY_BUCKETS];
+};
+
 /* Counters since the volume was started, as the netlink spec names them. */
 struct ch_volume_counters {
 	u64 reads, read_bytes, read_hits;
@@ -30,6 +35,8 @@ struct ch_volume_counters {
 	u64 throttled;
 	u64 crc_errors, io_errors;
 	u64 replayed_records;
+	u64 write_us, flush_us; /* sums of what the histograms count */
+	struct ch_latency write_latency, flush_latency;
 };
 
 struct ch_volume_info {

@@ -63,7 +63,11 @@ static const struct ch_volume sample = {
 	.state = COHOST_STATE_RUNNING,
 	.size_bytes = 1ULL << 40,
 	.dirty_bytes = 4096,
-	.counter = {[COHOST_A_COUNTERS_WRITES] = 7, [COHOST_A_COUNTERS_SLOW_FLUSHES] = 2},
+	.write_latency = {[0] = 1, [4] = 98, [9] = 1},
+	.flush_latency = {[COHOST_LATENCY_BUCKETS - 1] = 3},
+	.counter = {[COHOST_A_COUNTERS_WRITE_US] = 1500000,
+		    [COHOST_A_COUNTERS_WRITES] = 7,
+		    [COHOST_A_COUNTERS_SLOW_FLUSHES] = 2},
 };
 
 static void json(void **state)
@@ -80,7 +84,21 @@ static void json(void **state)
 	assert_int_equal(json_integer_value(json_object_get(counters, "writes")), 7);
 	/* Each counter of the spec but the padding, under its name. */
 	assert_int_equal(json_object_size(counters), COHOST_A_COUNTERS_MAX - 1);
+	assert_int_equal(json_integer_value(json_object_get(volume, "write_latency_p50_us")), 16);
+	assert_int_equal(json_integer_value(json_object_get(volume, "write_latency_p99_us")), 16);
 	json_decref(volume);
+}
+
+static void quantiles(void **state)
+{
+	const uint64_t none[COHOST_LATENCY_BUCKETS] = {0};
+	const uint64_t two[COHOST_LATENCY_BUCKETS] = {[3] = 1, [20] = 1};
+
+	assert_int_equal(ch_volume_latency_us(none, 500), 0);
+	assert_int_equal(ch_volume_latency_us(two, 500), 8);
+	assert_int_equal(ch_volume_latency_us(two, 1000), 1 << 20);
+	assert_int_equal(ch_volume_latency_us(sample.write_latency, 0), 1);
+	assert_int_equal(ch_volume_latency_us(sample.write_latency, 1000), 512);
 }
 
 static void metrics(void **state)
@@ -96,6 +114,14 @@ static void metrics(void **state)
 	assert_non_null(strstr(text, "\ncohost_volume_dirty_bytes{volume=\"media\"} 4096\n"));
 	assert_non_null(strstr(text, "# TYPE cohost_volume_slow_flushes counter\n"));
 	assert_non_null(strstr(text, "\ncohost_volume_slow_flushes_total{volume=\"media\"} 2\n"));
+	assert_non_null(strstr(text, "# TYPE cohost_volume_write_latency_seconds histogram\n"));
+	assert_non_null(strstr(text,
+			       "write_latency_seconds_bucket{volume=\"media\",le=\"0.000016\"} "
+			       "99\n"));
+	assert_non_null(strstr(text, "write_latency_seconds_bucket{volume=\"media\",le=\"+Inf\"} "
+				     "100\n"));
+	assert_non_null(strstr(text, "write_latency_seconds_sum{volume=\"media\"} 1.500000\n"));
+	assert_non_null(strstr(text, "flush_latency_seconds_count{volume=\"media\"} 3\n"));
 	assert_null(strstr(text, "# EOF"));
 	free(text);
 }
@@ -122,9 +148,10 @@ static void devices(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(names),   cmocka_unit_test(numbers_of_a_newer_kernel),
-		cmocka_unit_test(modes),   cmocka_unit_test(json),
-		cmocka_unit_test(metrics), cmocka_unit_test(devices),
+		cmocka_unit_test(names),     cmocka_unit_test(numbers_of_a_newer_kernel),
+		cmocka_unit_test(modes),     cmocka_unit_test(json),
+		cmocka_unit_test(metrics),   cmocka_unit_test(devices),
+		cmocka_unit_test(quantiles),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -45,6 +45,7 @@ enum ch_show {
 	CH_SHOW_TEXT,
 	CH_SHOW_NUMBER,	 /* right-aligned */
 	CH_SHOW_SIZE,	 /* bytes -> 1.5G */
+	CH_SHOW_US,	 /* microseconds -> 512us, 16ms */
 	CH_SHOW_MS,	 /* milliseconds -> 1.2s */
 	CH_SHOW_SECONDS, /* seconds -> 2h05m */
 	CH_SHOW_SHARE,	 /* real 0..1 -> 93.1% */

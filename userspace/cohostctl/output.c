@@ -5,6 +5,7 @@
  * envelope. What comes from elsewhere (names, paths, messages) is printed with
  * control characters replaced, so that no data can drive the terminal.
  */
+#include <inttypes.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -132,6 +133,12 @@ static void render(char cell[static CELL_MAX], const json_t *value, enum ch_show
 	case CH_SHOW_SIZE:
 		snprintf(cell, CELL_MAX, "%s", ch_value_size_text(u, text));
 		return;
+	case CH_SHOW_US:
+		if (u < 1000)
+			snprintf(cell, CELL_MAX, "%" PRIu64 "us", u);
+		else
+			snprintf(cell, CELL_MAX, "%s", ch_value_duration_text(u / 1000, text));
+		return;
 	case CH_SHOW_MS:
 		snprintf(cell, CELL_MAX, "%s", ch_value_duration_text(u, text));
 		return;
@@ -184,8 +191,7 @@ void ch_output_table(FILE *out, const json_t *rows, const struct ch_column *colu
 
 	for (; columns[n].title && n < COLUMNS_MAX; n++) {
 		wide[n] = width(columns[n].title);
-		json_array_foreach(rows, r, row)
-		{
+		json_array_foreach(rows, r, row) {
 			render(cell, field(row, columns[n].field), columns[n].show);
 			if (width(cell) > wide[n])
 				wide[n] = width(cell);
@@ -193,8 +199,7 @@ void ch_output_table(FILE *out, const json_t *rows, const struct ch_column *colu
 	}
 	for (i = 0; heading && i < n; i++)
 		put_cell(out, columns[i].title, wide[i], leftward(columns[i].show), i + 1 == n);
-	json_array_foreach(rows, r, row)
-	{
+	json_array_foreach(rows, r, row) {
 		for (i = 0; i < n; i++) {
 			render(cell, field(row, columns[i].field), columns[i].show);
 			put_cell(out, cell, wide[i], leftward(columns[i].show), i + 1 == n);

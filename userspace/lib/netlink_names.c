@@ -125,6 +125,14 @@ const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = 
 		.name = "slow_error",
 		.doc = "The slow device fails; writing to it is tried again and again.",
 	},
+	[COHOST_A_VOLUME_WRITE_LATENCY] = {
+		.name = "write_latency",
+		.doc = "How long writes took until they were acknowledged: an array of u64 in host byte order. Entry i counts those of less than 2^i microseconds and not less than half of it, the last entry all that took longer.",
+	},
+	[COHOST_A_VOLUME_FLUSH_LATENCY] = {
+		.name = "flush_latency",
+		.doc = "The same for FLUSHes without data.",
+	},
 };
 
 const struct ch_netlink_attr ch_netlink_counters_attrs[COHOST_A_COUNTERS_MAX + 1] = {
@@ -174,7 +182,7 @@ const struct ch_netlink_attr ch_netlink_counters_attrs[COHOST_A_COUNTERS_MAX + 1
 	},
 	[COHOST_A_COUNTERS_THROTTLED] = {
 		.name = "throttled",
-		.doc = "Requests that had to wait for room in the log.",
+		.doc = "Writes that were slowed down, or had to wait for room in the log.",
 	},
 	[COHOST_A_COUNTERS_CRC_ERRORS] = {
 		.name = "crc_errors",
@@ -186,6 +194,14 @@ const struct ch_netlink_attr ch_netlink_counters_attrs[COHOST_A_COUNTERS_MAX + 1
 	[COHOST_A_COUNTERS_REPLAYED_RECORDS] = {
 		.name = "replayed_records",
 		.doc = "Records found in the log when the volume was started.",
+	},
+	[COHOST_A_COUNTERS_WRITE_US] = {
+		.name = "write_us",
+		.doc = "Time that writes took until they were acknowledged, summed up, in microseconds.",
+	},
+	[COHOST_A_COUNTERS_FLUSH_US] = {
+		.name = "flush_us",
+		.doc = "The same for FLUSHes without data.",
 	},
 };
 

@@ -79,6 +79,30 @@ int ch_volume_mode_parse(const char *name, enum cohost_mode *ret_mode)
 	return -EINVAL;
 }
 
+uint64_t ch_volume_latency_us(const uint64_t buckets[COHOST_LATENCY_BUCKETS], unsigned int permille)
+{
+	uint64_t all = 0, seen = 0;
+
+	for (int i = 0; i < COHOST_LATENCY_BUCKETS; i++)
+		all += buckets[i];
+	for (int i = 0; i < COHOST_LATENCY_BUCKETS; i++) {
+		seen += buckets[i];
+		if (seen && seen >= all / 1000 * permille + all % 1000 * permille / 1000)
+			return 1ULL << i;
+	}
+	return 0;
+}
+
+/* What is missing counts as 0, what is more (of a newer kernel) is left out. */
+static void latency_parse(struct nlattr *attr, uint64_t ret[COHOST_LATENCY_BUCKETS])
+{
+	size_t size = COHOST_LATENCY_BUCKETS * sizeof(*ret);
+
+	if (attr)
+		memcpy(ret, nla_data(attr),
+		       (size_t)nla_len(attr) < size ? (size_t)nla_len(attr) : size);
+}
+
 static int volume_parse(void *arg, struct nlattr **attrs)
 {
 	struct nlattr *counters[COHOST_A_COUNTERS_MAX + 1];
@@ -93,6 +117,8 @@ static int volume_parse(void *arg, struct nlattr **attrs)
 			  sizeof(volume->slow_device));
 	if (uuid && nla_len(uuid) == sizeof(volume->uuid))
 		memcpy(volume->uuid, nla_data(uuid), sizeof(volume->uuid));
+	latency_parse(attrs[COHOST_A_VOLUME_WRITE_LATENCY], volume->write_latency);
+	latency_parse(attrs[COHOST_A_VOLUME_FLUSH_LATENCY], volume->flush_latency);
 	volume->slow_error = attrs[COHOST_A_VOLUME_SLOW_ERROR] != NULL;
 	for (size_t i = 0; i < sizeof(u64_fields) / sizeof(u64_fields[0]); i++)
 		ch_netlink_u64(attrs[u64_fields[i].attr],

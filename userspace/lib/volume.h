@@ -44,6 +44,8 @@ struct ch_volume {
 	uint64_t flush_target_seq;
 	uint64_t flush_left_bytes, flush_total_bytes;
 	uint64_t event_seq; /* events up to this number are older than this answer */
+	/* Entry i: requests of less than 2^i us and not less than half of it; the last: longer. */
+	uint64_t write_latency[COHOST_LATENCY_BUCKETS], flush_latency[COHOST_LATENCY_BUCKETS];
 	/* By attribute number; names are in ch_netlink_counters_attrs (netlink_names.h). */
 	uint64_t counter[COHOST_A_COUNTERS_MAX + 1];
 };
@@ -54,6 +56,12 @@ const char *ch_volume_mode_name(uint32_t mode);
 const char *ch_volume_flush_state_name(uint32_t flush_state);
 /* -EINVAL: no mode of this name. */
 int ch_volume_mode_parse(const char *name, enum cohost_mode *ret_mode);
+/*
+ * The latency in us that `permille` of the requests did not exceed, 0 when there were none: the
+ * upper end of the bucket that the quantile falls into, so at most twice what it really is.
+ */
+uint64_t ch_volume_latency_us(const uint64_t buckets[COHOST_LATENCY_BUCKETS],
+			      unsigned int permille);
 
 /* All started volumes, malloc'ed; *ret_count may be 0. The list is of one moment. */
 int ch_volume_list(struct ch_volume **ret_volumes, size_t *ret_count, struct ch_error *e);

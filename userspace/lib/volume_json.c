@@ -60,6 +60,23 @@ static json_t *counters_json(const struct ch_volume *volume)
 	return counters;
 }
 
+static void latency_json(json_t *json, const char *what, const uint64_t *buckets)
+{
+	json_t *array = json_array();
+	char name[64];
+
+	for (int i = 0; i < COHOST_LATENCY_BUCKETS; i++)
+		(void)json_array_append_new(array, json_integer((json_int_t)buckets[i]));
+	snprintf(name, sizeof(name), "%s_latency_p50_us", what);
+	(void)json_object_set_new(json, name,
+				  json_integer((json_int_t)ch_volume_latency_us(buckets, 500)));
+	snprintf(name, sizeof(name), "%s_latency_p99_us", what);
+	(void)json_object_set_new(json, name,
+				  json_integer((json_int_t)ch_volume_latency_us(buckets, 990)));
+	snprintf(name, sizeof(name), "%s_latency_buckets", what);
+	(void)json_object_set_new(json, name, array);
+}
+
 json_t *ch_volume_json(const struct ch_volume *volume)
 {
 	char path[CH_VOLUME_PATH_SIZE];
@@ -81,6 +98,8 @@ json_t *ch_volume_json(const struct ch_volume *volume)
 			json, gauges[i].name,
 			json_integer((json_int_t)gauge_value(volume, &gauges[i])));
 	(void)json_object_set_new(json, "event_seq", json_integer((json_int_t)volume->event_seq));
+	latency_json(json, "write", volume->write_latency);
+	latency_json(json, "flush", volume->flush_latency);
 	(void)json_object_set_new(json, "counters", counters_json(volume));
 	return json;
 }
@@ -130,6 +149,45 @@ static void counter_metrics(const struct ch_volume *volumes, size_t count, int a
 			volumes[i].name, volumes[i].counter[attr]);
 }
 
+/* The last bucket is open at its end, as OpenMetrics wants it. */
+static void latency_metrics(const struct ch_volume *volume, const char *what,
+			    const uint64_t *buckets, uint64_t sum_us, FILE *out)
+{
+	uint64_t count = 0;
+
+	for (int i = 0; i < COHOST_LATENCY_BUCKETS; i++) {
+		char le[32] = "+Inf";
+
+		count += buckets[i];
+		if (i < COHOST_LATENCY_BUCKETS - 1)
+			snprintf(le, sizeof(le), "%.6f", (double)(1U << i) / 1e6);
+		fprintf(out,
+			"cohost_volume_%s_latency_seconds_bucket{volume=\"%s\",le=\"%s\"} %" PRIu64
+			"\n",
+			what, volume->name, le, count);
+	}
+	fprintf(out, "cohost_volume_%s_latency_seconds_count{volume=\"%s\"} %" PRIu64 "\n", what,
+		volume->name, count);
+	fprintf(out, "cohost_volume_%s_latency_seconds_sum{volume=\"%s\"} %.6f\n", what,
+		volume->name, (double)sum_us / 1e6);
+}
+
+static void latencies_metrics(const struct ch_volume *volumes, size_t count, FILE *out)
+{
+	fprintf(out,
+		"# TYPE cohost_volume_write_latency_seconds histogram\n"
+		"# HELP cohost_volume_write_latency_seconds Until a write was acknowledged.\n");
+	for (size_t i = 0; i < count; i++)
+		latency_metrics(&volumes[i], "write", volumes[i].write_latency,
+				volumes[i].counter[COHOST_A_COUNTERS_WRITE_US], out);
+	fprintf(out,
+		"# TYPE cohost_volume_flush_latency_seconds histogram\n"
+		"# HELP cohost_volume_flush_latency_seconds Until a FLUSH was acknowledged.\n");
+	for (size_t i = 0; i < count; i++)
+		latency_metrics(&volumes[i], "flush", volumes[i].flush_latency,
+				volumes[i].counter[COHOST_A_COUNTERS_FLUSH_US], out);
+}
+
 void ch_volume_metrics(const struct ch_volume *volumes, size_t count, FILE *out)
 {
 	for (size_t g = 0; g < GAUGES; g++) {
@@ -149,4 +207,5 @@ void ch_volume_metrics(const struct ch_volume *volumes, size_t count, FILE *out)
 	for (int attr = 0; attr <= COHOST_A_COUNTERS_MAX; attr++)
 		if (ch_netlink_counters_attrs[attr].name)
 			counter_metrics(volumes, count, attr, out);
+	latencies_metrics(volumes, count, out);
 }

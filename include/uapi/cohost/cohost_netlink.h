@@ -24,6 +24,8 @@
 
 #define COHOST_EXTENT_BLOCK_BYTES 4096
 
+#define COHOST_LATENCY_BUCKETS 28
+
 /*
  * enum state
  * starting: The log is being read; reads and writes wait.
@@ -125,6 +127,10 @@ struct cohost_extent {
  * event-seq (u64) The sequence number of the last event sent before this answer.
  * memory-bytes (u64) Memory held by the index and the map of changes.
  * slow-error (flag) The slow device fails; writing to it is tried again and again.
+ * write-latency (binary) How long writes took until they were acknowledged: an array of
+ *  u64 in host byte order. Entry i counts those of less than 2^i microseconds and not
+ *  less than half of it, the last entry all that took longer.
+ * flush-latency (binary) The same for FLUSHes without data.
  */
 enum {
 	COHOST_A_VOLUME_PAD = 1,
@@ -153,6 +159,8 @@ enum {
 	COHOST_A_VOLUME_EVENT_SEQ,
 	COHOST_A_VOLUME_MEMORY_BYTES,
 	COHOST_A_VOLUME_SLOW_ERROR,
+	COHOST_A_VOLUME_WRITE_LATENCY,
+	COHOST_A_VOLUME_FLUSH_LATENCY,
 
 	__COHOST_A_VOLUME_MAX
 };
@@ -173,10 +181,13 @@ enum {
  * slow-flushes (u64)
  * destages (u64) Writes to the slow device.
  * destaged-bytes (u64)
- * throttled (u64) Requests that had to wait for room in the log.
+ * throttled (u64) Writes that were slowed down, or had to wait for room in the log.
  * crc-errors (u64) Blocks of the fast device that did not match their checksum.
  * io-errors (u64)
  * replayed-records (u64) Records found in the log when the volume was started.
+ * write-us (u64) Time that writes took until they were acknowledged, summed up, in
+ *  microseconds.
+ * flush-us (u64) The same for FLUSHes without data.
  */
 enum {
 	COHOST_A_COUNTERS_PAD = 1,
@@ -197,6 +208,8 @@ enum {
 	COHOST_A_COUNTERS_CRC_ERRORS,
 	COHOST_A_COUNTERS_IO_ERRORS,
 	COHOST_A_COUNTERS_REPLAYED_RECORDS,
+	COHOST_A_COUNTERS_WRITE_US,
+	COHOST_A_COUNTERS_FLUSH_US,
 
 	__COHOST_A_COUNTERS_MAX
 };
