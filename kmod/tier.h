@@ -39,8 +39,11 @@
 
 /* One request of a guest is never larger: at least one fits a record (CH_REC_EXTENTS_MAX). */
 #define CH_GUEST_BLOCKS_MAX 128U
-#define CH_BUFFERS	    8U
-#define CH_DESTAGE_SLOTS    4U
+/* The most that one discard covers, and how much of it is done in one hold of the lock. */
+#define CH_DISCARD_BLOCKS_MAX  65536U
+#define CH_DISCARD_BLOCKS_ONCE 512U
+#define CH_BUFFERS	       8U
+#define CH_DESTAGE_SLOTS       4U
 /* Log blocks looked at in one hold of the lock. */
 #define CH_LOOK_MAX	    2048U
 #define CH_DESTAGE_RETRY_MS 2000U
@@ -208,8 +211,9 @@ void ch_volume_close(struct ch_volume *vol);
 int ch_log_init(struct ch_volume *vol);
 void ch_log_stop(struct ch_volume *vol); /* the thread */
 void ch_log_exit(struct ch_volume *vol); /* the memory, after all bios have ended */
-/* map(): a write, an empty FLUSH. Any context. */
+/* map(): a write (also of zeroes, without data), a discard, an empty FLUSH. Any context. */
 void ch_log_queue(struct ch_volume *vol, struct bio *bio);
+void ch_log_discard(struct ch_volume *vol, struct bio *bio);
 void ch_log_flush(struct ch_volume *vol, struct bio *bio);
 /* Makes all records up to seq durable. Sleeps. -EIO if the volume failed. */
 int __must_check ch_log_sync(struct ch_volume *vol, u64 seq);

@@ -345,6 +345,11 @@ static void copy_guest(struct ch_buffer *buf, struct bio *bio, u32 at)
 	struct bvec_iter iter;
 	struct bio_vec bv;
 
+	if (!bio_has_data(bio)) {
+		for (u32 i = 0; i < bio_blocks(bio); i++)
+			clear_page(page_address(buf->page[1 + at + i]));
+		return;
+	}
 	bio_for_each_segment(bv, bio, iter) {
 		u32 done = 0;
 
@@ -641,6 +646,29 @@ void ch_log_queue(struct ch_volume *vol, struct bio *bio)
 		if (kick)
 			ch_log_kick(vol);
 	}
+}
+
+/*
+ * Done in the index at once. Writes that came earlier and are still queued are not touched by it:
+ * they enter the index after it, as do all later ones, and what a discarded block holds
+ * is anybody's guess anyway. So it waits for nothing, and undoes no write that came after it.
+ */
+void ch_log_discard(struct ch_volume *vol, struct bio *bio)
+{
+	u64 lba = bio->bi_iter.bi_sector / CH_SECTORS_PER_BLOCK;
+	u32 left = bio_blocks(bio), n;
+	unsigned long flags;
+
+	spin_lock_irqsave(&vol->lock, flags);
+	vol->counters.discards++;
+	spin_unlock_irqrestore(&vol->lock, flags);
+	for (; left; left -= n, lba += n) {
+		n = min(left, CH_DISCARD_BLOCKS_ONCE);
+		spin_lock_irqsave(&vol->lock, flags);
+		ch_index_discard(&vol->tier, lba, n);
+		spin_unlock_irqrestore(&vol->lock, flags);
+	}
+	bio_endio(bio);
 }
 
 void ch_log_flush(struct ch_volume *vol, struct bio *bio)

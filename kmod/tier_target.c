@@ -186,6 +186,9 @@ static int cohost_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 		goto fail;
 	ti->error = NULL;
 	ti->num_flush_bios = 1;
+	ti->num_write_zeroes_bios = 1;
+	ti->num_discard_bios = 1;
+	ti->discards_supported = true; /* whatever the devices do */
 	ti->flush_supported = true;
 	ti->per_io_data_size = sizeof(struct ch_io);
 	ti->private = vol;
@@ -227,6 +230,14 @@ static int cohost_map(struct dm_target *ti, struct bio *bio)
 		if (bio_sectors(bio) > CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK)
 			dm_accept_partial_bio(bio, CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK);
 		ch_log_queue(vol, bio);
+		return DM_MAPIO_SUBMITTED;
+	case REQ_OP_WRITE_ZEROES:
+		if (bio_sectors(bio) > CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK)
+			return DM_MAPIO_KILL; /* the limits see to it */
+		ch_log_queue(vol, bio);
+		return DM_MAPIO_SUBMITTED;
+	case REQ_OP_DISCARD:
+		ch_log_discard(vol, bio);
 		return DM_MAPIO_SUBMITTED;
 	default:
 		return DM_MAPIO_KILL;
@@ -396,6 +407,11 @@ static void cohost_io_hints(struct dm_target *ti, struct queue_limits *limits)
 	limits->logical_block_size = CH_BLOCK_SIZE;
 	limits->physical_block_size = max(limits->physical_block_size, CH_BLOCK_SIZE);
 	limits->io_min = CH_BLOCK_SIZE;
+	limits->max_write_zeroes_sectors = CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK;
+	limits->discard_granularity = CH_BLOCK_SIZE;
+	limits->discard_alignment = 0;
+	limits->max_hw_discard_sectors = CH_DISCARD_BLOCKS_MAX * CH_SECTORS_PER_BLOCK;
+	limits->max_discard_sectors = limits->max_hw_discard_sectors;
 }
 
 static struct target_type cohost_target = {

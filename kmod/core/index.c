@@ -97,6 +97,16 @@ void ch_index_remove(struct ch_tier *tier, u32 node)
 	forget(tier, node);
 }
 
+void ch_index_discard(struct ch_tier *tier, u64 lba, u32 len)
+{
+	for (; len--; lba++) {
+		u64 pos = ch_index_find(tier, lba, false);
+
+		if (pos != CH_POS_NONE && pos >= tier->pin_pos)
+			ch_index_remove(tier, ch_tier_node(tier, pos));
+	}
+}
+
 void ch_index_clean(struct ch_tier *tier, u32 node)
 {
 	tier->index.clean[node / CH_BITS_PER_LONG] |= 1UL << (node % CH_BITS_PER_LONG);

@@ -177,6 +177,13 @@ static inline u64 ch_tier_fast_block(const struct ch_tier *tier, u64 pos)
  */
 u64 ch_index_find(const struct ch_tier *tier, u64 lba, bool pinned);
 u32 ch_index_crc(const struct ch_tier *tier, u64 pos);
+/*
+ * Discard: nobody cares any more what is in these blocks, so their newest versions are neither
+ * read nor destaged; where a checkpoint shows one it stays. Until they are written again they
+ * hold any older data, after a power cut also what was discarded: the log may still have it.
+ * Takes time linear in len.
+ */
+void ch_index_discard(struct ch_tier *tier, u64 lba, u32 len);
 
 /* ---- log ---- */
 

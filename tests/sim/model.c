@@ -66,11 +66,13 @@ static void apply(uint64_t *tags, const struct sim_mop *op)
 		tags[op->first + i] = op->tag;
 }
 
-static uint64_t add_op(struct sim_model *m, uint32_t first, uint32_t count, bool zero)
+/* tag SIM_TAG_BAD: the operation's own number */
+static uint64_t add_op(struct sim_model *m, uint32_t first, uint32_t count, uint64_t tag)
 {
-	struct sim_mop op = {.nr = m->next++, .first = first, .count = count};
+	struct sim_mop op = {.nr = m->next++, .first = first, .count = count, .tag = tag};
 
-	op.tag = zero ? SIM_TAG_ZERO : op.nr;
+	if (tag == SIM_TAG_BAD)
+		op.tag = op.nr;
 	if (m->nr_ops == m->max_ops) {
 		m->max_ops = m->max_ops ? 2 * m->max_ops : 64;
 		m->ops = xrealloc(m->ops, m->max_ops, sizeof(*m->ops));
@@ -82,12 +84,17 @@ static uint64_t add_op(struct sim_model *m, uint32_t first, uint32_t count, bool
 
 uint64_t sim_model_write(struct sim_model *m, uint32_t first, uint32_t count)
 {
-	return add_op(m, first, count, false);
+	return add_op(m, first, count, SIM_TAG_BAD);
 }
 
 uint64_t sim_model_zero(struct sim_model *m, uint32_t first, uint32_t count)
 {
-	return add_op(m, first, count, true);
+	return add_op(m, first, count, SIM_TAG_ZERO);
+}
+
+uint64_t sim_model_discard(struct sim_model *m, uint32_t first, uint32_t count)
+{
+	return add_op(m, first, count, SIM_TAG_ANY);
 }
 
 void sim_model_failed(struct sim_model *m, uint64_t nr)
@@ -184,18 +191,18 @@ static bool failed_shows(const struct sim_model *m, uint32_t unit, uint64_t tag,
 
 		if (op->nr > upto || unit < op->first || unit >= op->first + op->count)
 			continue;
-		if (op->tag == tag)
+		if (op->tag == tag || op->tag == SIM_TAG_ANY)
 			return true;
 		if (!op->failed)
 			return false;
 	}
-	return m->base[unit] == tag;
+	return m->base[unit] == tag || m->base[unit] == SIM_TAG_ANY;
 }
 
 static bool fits(const struct sim_model *m, uint32_t unit, uint64_t want, uint64_t seen,
 		 uint64_t upto)
 {
-	return want == seen || seen == SIM_TAG_EIO ||
+	return want == seen || want == SIM_TAG_ANY || seen == SIM_TAG_EIO ||
 	       (m->any_failed && failed_shows(m, unit, seen, upto));
 }
 

@@ -5,7 +5,7 @@
  * The volume is an array of units (the core's block). Every guest operation
  * gets a number in map order and covers a range of units; a write leaves its
  * number in them (every byte of a unit is a function of number and unit), a
- * discard or zero leaves zeros. Numbers are never reused, not even after a
+ * zero leaves zeros, a discard leaves anything. Numbers are never reused, not even after a
  * crash took their operations back, so data of a lost future or of an earlier
  * lap of the log is always told from what belongs there.
  *
@@ -22,10 +22,12 @@
 #define SIM_TAG_BAD UINT64_MAX
 /* The read was refused: nothing is known, nothing is wrong. */
 #define SIM_TAG_EIO (UINT64_MAX - 1)
+/* Wanted content of a unit that was discarded: all is right. */
+#define SIM_TAG_ANY (UINT64_MAX - 2)
 
 struct sim_mop {
 	uint64_t nr;
-	uint64_t tag; /* nr, or SIM_TAG_ZERO */
+	uint64_t tag; /* nr, SIM_TAG_ZERO or SIM_TAG_ANY */
 	uint32_t first;
 	uint32_t count;
 	bool failed; /* the guest saw an error: old or new are both right */
@@ -52,6 +54,7 @@ void sim_model_copy(struct sim_model *m, const struct sim_model *from);
 /* A guest operation enters the map; returns its number. */
 uint64_t sim_model_write(struct sim_model *m, uint32_t first, uint32_t count);
 uint64_t sim_model_zero(struct sim_model *m, uint32_t first, uint32_t count);
+uint64_t sim_model_discard(struct sim_model *m, uint32_t first, uint32_t count);
 void sim_model_failed(struct sim_model *m, uint64_t nr);
 /* Everything numbered <= @nr was promised durable to the guest. */
 void sim_model_acked(struct sim_model *m, uint64_t nr);
@@ -61,6 +64,12 @@ void sim_model_fold(struct sim_model *m);
 /* thin: only the first and the last sector hold anything, for exhaustive cuts. */
 void sim_unit_fill(void *buf, uint32_t bytes, uint64_t tag, uint32_t unit, bool thin);
 uint64_t sim_unit_tag(const void *buf, uint32_t bytes, uint32_t unit);
+
+/* Was the unit that holds @tag written after operation @nr? A discard is no change to be told. */
+static inline bool sim_tag_after(uint64_t tag, uint64_t nr)
+{
+	return tag > nr && tag != SIM_TAG_ANY;
+}
 
 /* Is @tag right for @unit of the live volume? */
 bool sim_model_right_now(const struct sim_model *m, uint32_t unit, uint64_t tag);

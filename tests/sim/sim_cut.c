@@ -85,6 +85,14 @@ static void random_write(struct sim_vol *v)
 	sim_vol_guest_write(v, i, first, count, sim_rng_once_in(v->rng, 4));
 }
 
+static void random_discard(struct sim_vol *v)
+{
+	uint32_t first = sim_rng_below(v->rng, v->shape.volume_blocks);
+	uint32_t count = 1 + sim_rng_below(v->rng, v->shape.volume_blocks - first);
+
+	sim_vol_guest_discard(v, first, count < 8 ? count : 8);
+}
+
 static void checkpoint_step(struct sim_vol *v)
 {
 	switch (sim_rng_below(v->rng, 8)) {
@@ -108,8 +116,10 @@ static void any_step(struct sim_vol *v, enum kind kind)
 {
 	uint32_t what = sim_rng_below(v->rng, 100);
 
-	if (what < 15)
+	if (what < 14)
 		random_write(v);
+	else if (what < 15)
+		random_discard(v);
 	else if (what < 19)
 		sim_vol_guest_flush(v);
 	else if (what < 25)
@@ -550,12 +560,12 @@ static bool parse(int argc, char **argv)
 
 static void print_totals(void)
 {
-	printf("# %llu writes in %llu records, %llu acknowledgements, %llu reads (%llu from the "
-	       "log), %llu recoveries, %llu records replayed\n",
+	printf("# %llu writes in %llu records, %llu discards, %llu acknowledgements, %llu reads "
+	       "(%llu from the log), %llu recoveries, %llu records replayed\n",
 	       (unsigned long long)total.writes, (unsigned long long)total.records,
-	       (unsigned long long)total.acks, (unsigned long long)total.reads,
-	       (unsigned long long)total.log_reads, (unsigned long long)total.recoveries,
-	       (unsigned long long)total.replayed);
+	       (unsigned long long)total.discards, (unsigned long long)total.acks,
+	       (unsigned long long)total.reads, (unsigned long long)total.log_reads,
+	       (unsigned long long)total.recoveries, (unsigned long long)total.replayed);
 	printf("# %llu blocks destaged, %llu tail moves, %llu pads, log full %llu times, %llu "
 	       "checkpoints (%llu synced, %llu views lost), %llu reads refused\n",
 	       (unsigned long long)total.destaged, (unsigned long long)total.tails,

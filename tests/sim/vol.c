@@ -438,7 +438,8 @@ void sim_vol_verify(struct sim_vol *v)
 	read_tags(v, true, v->seen);
 	v->count.views++;
 	for (i = 0; i < v->shape.volume_blocks && !v->why; i++)
-		if (v->seen[i] != SIM_TAG_EIO && v->seen[i] != v->ckpt_tags[i])
+		if (v->seen[i] != SIM_TAG_EIO && v->ckpt_tags[i] != SIM_TAG_ANY &&
+		    v->seen[i] != v->ckpt_tags[i])
 			sim_vol_fail(v, "view of epoch %llu: block %u reads %llx instead of %llx",
 				     (unsigned long long)v->ckpt_epoch, i,
 				     (unsigned long long)v->seen[i],
@@ -467,7 +468,7 @@ static void verify_dump(struct sim_vol *v, uint64_t since)
 			return;
 		}
 		for (; lba < start; lba++)
-			if (v->ckpt_tags[lba] > since)
+			if (sim_tag_after(v->ckpt_tags[lba], since))
 				break;
 		if (lba < start)
 			break;
@@ -476,7 +477,7 @@ static void verify_dump(struct sim_vol *v, uint64_t since)
 			lba = (uint32_t)from;
 	}
 	for (; lba < v->shape.volume_blocks; lba++)
-		if (v->ckpt_tags[lba] > since)
+		if (sim_tag_after(v->ckpt_tags[lba], since))
 			break;
 	if (lba < v->shape.volume_blocks)
 		sim_vol_fail(v, "changed extents of epoch %llu since %llu miss block %u",
@@ -496,7 +497,7 @@ void sim_vol_verify_changed(struct sim_vol *v)
 		return;
 	}
 	for (lba = 0; lba < v->shape.volume_blocks && !v->tier.changed.full; lba++)
-		if (v->model.now[lba] > since && !pending_bit(v, lba)) {
+		if (sim_tag_after(v->model.now[lba], since) && !pending_bit(v, lba)) {
 			sim_vol_fail(v, "changed map since epoch %llu misses block %u (op %llu)",
 				     (unsigned long long)v->tier.base_epoch, lba,
 				     (unsigned long long)v->model.now[lba]);
@@ -516,7 +517,7 @@ void sim_vol_verify_slow(struct sim_vol *v)
 			     (uint32_t)(v->tier.geo.data_start + lba) * CH_SECTORS_PER_BLOCK, buf,
 			     CH_SECTORS_PER_BLOCK);
 		tag = sim_unit_tag(buf, CH_BLOCK_SIZE, lba);
-		if (tag != v->model.now[lba])
+		if (tag != v->model.now[lba] && v->model.now[lba] != SIM_TAG_ANY)
 			sim_vol_fail(v,
 				     "drained, but block %u of the slow device is %llx, not %llx",
 				     lba, (unsigned long long)tag,

@@ -100,7 +100,8 @@ struct sim_slow_write {
 };
 
 struct sim_counters {
-	uint64_t writes, records, reads, log_reads, flushes, acks, destaged, cleaned, tails, pads;
+	uint64_t writes, discards, records, reads, log_reads, flushes, acks, destaged, cleaned,
+		tails, pads;
 	uint64_t checkpoints, synced, lost, views, recoveries, replayed, full, refused, eio;
 };
 
@@ -183,6 +184,7 @@ void sim_vol_copy_promises(struct sim_vol *dst, const struct sim_vol *v);
 /* Steps. True if there was something to do. */
 bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *first,
 			 const uint32_t *count, bool fua);
+void sim_vol_guest_discard(struct sim_vol *v, uint32_t first, uint32_t count);
 void sim_vol_guest_flush(struct sim_vol *v);
 bool sim_vol_guest_read(struct sim_vol *v, uint32_t lba, bool view);
 bool sim_vol_submit_records(struct sim_vol *v);

@@ -140,6 +140,16 @@ bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *fir
 	return true;
 }
 
+void sim_vol_guest_discard(struct sim_vol *v, uint32_t first, uint32_t count)
+{
+	if (stopped(v) || v->tier.failed)
+		return;
+	ch_index_discard(&v->tier, first, count);
+	/* Not in the log: where its last record is there, the discard may be, too. */
+	v->op_of_seq[v->max_seq] = sim_model_discard(&v->model, first, count);
+	v->count.discards++;
+}
+
 void sim_vol_guest_flush(struct sim_vol *v)
 {
 	if (stopped(v) || v->tier.failed)
@@ -291,7 +301,7 @@ static void read_done(struct sim_vol *v, struct sim_read *r)
 		return;
 	}
 	tag = sim_unit_tag(r->buf, CH_BLOCK_SIZE, r->lba);
-	if (tag == r->want)
+	if (tag == r->want || r->want == SIM_TAG_ANY)
 		return;
 	/* From the slow device, a write that came after the read may show in part. */
 	if (!r->view && r->pos == CH_POS_NONE && v->model.now[r->lba] > r->asked)

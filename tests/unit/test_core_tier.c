@@ -558,6 +558,61 @@ static void damaged_map_sector_is_all_set(void **state)
 	assert_false(changed(r, CH_MAP_SECTOR_BITS));
 }
 
+static void discarded_is_neither_kept_nor_undone(void **state)
+{
+	struct rig *r = *state;
+	u64 epoch;
+
+	r->slow[2] = 's';
+	write_durable(r, 1, 4, 'a');
+	ch_index_discard(&r->t, 2, 2);
+	ch_index_discard(&r->t, 1000, 300); /* nothing there */
+	assert_int_equal(r->t.dirty, 2);
+	assert_int_equal(peek(r, 1, false), 'a');
+	assert_int_equal(peek(r, 2, false), 's');
+	write_durable(r, 3, 1, 'b');
+	assert_int_equal(peek(r, 3, false), 'b');
+	while (destage(r) == CH_PLAN_OK)
+		;
+	assert_int_equal(r->slow[1], 'a');
+	assert_int_equal(r->slow[2], 's'); /* never written */
+	assert_int_equal(r->slow[3], 'b');
+	assert_int_equal(ch_log_used(&r->t), 0);
+
+	/* What a checkpoint shows stays, whatever is discarded behind it. */
+	write_durable(r, 5, 2, 'c');
+	epoch = checkpoint(r);
+	write_durable(r, 6, 1, 'd');
+	ch_index_discard(&r->t, 5, 2);
+	assert_int_equal(peek(r, 5, true), 'c');
+	assert_int_equal(peek(r, 6, true), 'c');
+	assert_int_equal(ch_checkpoint_end(&r->t, epoch, false), 0);
+	while (destage(r) == CH_PLAN_OK)
+		;
+	assert_int_equal(r->t.dirty, 0);
+}
+
+/* The tail may pass a discarded block only with all that was written before the discard. */
+static void discard_does_not_overtake_what_is_not_durable(void **state)
+{
+	struct rig *r = *state;
+	u64 seq;
+
+	write_durable(r, 1, 1, 'a');
+	seq = record(r, 2, 1, 'b');
+	assert_int_equal(ch_log_written(&r->t, seq), 0);
+	ch_index_discard(&r->t, 1, 1);
+	destage(r);
+	assert_int_equal(r->t.tail_seq, seq - 1);
+	assert_int_equal(ch_tail_need_seq(&r->t), seq);
+	flush(r);
+	while (destage(r) == CH_PLAN_OK)
+		;
+	assert_int_equal(r->t.tail_seq, seq + 1);
+	assert_int_equal(r->slow[1], 0);
+	assert_int_equal(r->slow[2], 'b');
+}
+
 static void failure_ends_everything(void **state)
 {
 	struct rig *r = *state;
@@ -591,6 +646,8 @@ int main(void)
 		TEST(changed_set_over_checkpoints),
 		TEST(changed_set_survives_cuts),
 		TEST(damaged_map_sector_is_all_set),
+		TEST(discarded_is_neither_kept_nor_undone),
+		TEST(discard_does_not_overtake_what_is_not_durable),
 		TEST(failure_ends_everything),
 	};
 
