@@ -45,6 +45,8 @@ static const struct u64_field volume_fields[] = {
 	VOLUME_FIELD(FLUSH_LEFT_BYTES, flush_left_bytes),
 	VOLUME_FIELD(FLUSH_TOTAL_BYTES, flush_total_bytes),
 	VOLUME_FIELD(MEMORY_BYTES, memory_bytes),
+	VOLUME_FIELD(DIRTY_CAP_BYTES, dirty_cap_bytes),
+	VOLUME_FIELD(DRAIN_BYTES_PER_S, drain_bytes_per_s),
 };
 
 #define COUNTER_FIELD(ATTR, member)                                                                \
@@ -149,6 +151,7 @@ static int put_volume_attrs(struct sk_buff *skb, const struct ch_volume_info *in
 	    nla_put_string(skb, COHOST_A_VOLUME_FAST_DEVICE, info->fast_device) ||
 	    nla_put_string(skb, COHOST_A_VOLUME_SLOW_DEVICE, info->slow_device) ||
 	    (info->slow_error && nla_put_flag(skb, COHOST_A_VOLUME_SLOW_ERROR)) ||
+	    (info->sealed && nla_put_flag(skb, COHOST_A_VOLUME_SEALED)) ||
 	    nla_put(skb, COHOST_A_VOLUME_WRITE_LATENCY, sizeof(info->counters.write_latency),
 		    &info->counters.write_latency) ||
 	    nla_put(skb, COHOST_A_VOLUME_FLUSH_LATENCY, sizeof(info->counters.flush_latency),
@@ -256,18 +259,23 @@ static int volume_get(struct sk_buff *skb, struct genl_info *info)
 static int volume_set(struct sk_buff *skb, struct genl_info *info)
 {
 	struct nlattr *mode = info->attrs[COHOST_A_VOLUME_MODE];
+	struct nlattr *cap = info->attrs[COHOST_A_VOLUME_DIRTY_CAP_BYTES];
 	struct ch_volume *vol;
 	const char *why = NULL;
-	int err;
+	int err = 0;
 
-	if (!mode) {
+	if (!mode && !cap) {
 		GENL_SET_ERR_MSG(info, "the request does not say what to set");
 		return -EINVAL;
 	}
 	vol = volume_of(info->attrs[COHOST_A_VOLUME_NAME], info->extack);
 	if (IS_ERR(vol))
 		return PTR_ERR(vol);
-	err = ch_volume_set_mode(vol, nla_get_u32(mode), &why);
+	/* The one that can be refused comes first, so that nothing is done by halves. */
+	if (cap)
+		err = ch_volume_set_dirty_cap(vol, nla_get_u64(cap), &why);
+	if (!err && mode)
+		err = ch_volume_set_mode(vol, nla_get_u32(mode), &why);
 	if (err)
 		set_why(info->extack, why);
 	ch_volume_put(vol);
@@ -290,6 +298,23 @@ static int volume_flush(struct sk_buff *skb, struct genl_info *info)
 		return err;
 	}
 	return reply_volume(info, COHOST_CMD_VOLUME_FLUSH, vol);
+}
+
+static int volume_seal(struct sk_buff *skb, struct genl_info *info)
+{
+	struct ch_volume *vol = volume_of(info->attrs[COHOST_A_VOLUME_NAME], info->extack);
+	const char *why = NULL;
+	int err;
+
+	if (IS_ERR(vol))
+		return PTR_ERR(vol);
+	err = ch_volume_seal(vol, &why);
+	if (err) {
+		set_why(info->extack, why);
+		ch_volume_put(vol);
+		return err;
+	}
+	return reply_volume(info, COHOST_CMD_VOLUME_SEAL, vol);
 }
 
 static int checkpoint_create(struct sk_buff *skb, struct genl_info *info)
@@ -634,6 +659,13 @@ static const struct genl_ops ops[] = {
 		.policy = volume_flush_policy,
 		.maxattr = ARRAY_SIZE(volume_flush_policy) - 1,
 		.doit = volume_flush,
+	},
+	{
+		.cmd = COHOST_CMD_VOLUME_SEAL,
+		.flags = GENL_ADMIN_PERM,
+		.policy = volume_seal_policy,
+		.maxattr = ARRAY_SIZE(volume_seal_policy) - 1,
+		.doit = volume_seal,
 	},
 	{
 		.cmd = COHOST_CMD_CHECKPOINT_CREATE,

@@ -11,9 +11,10 @@ static const struct nla_policy volume_get_policy[COHOST_A_VOLUME_NAME + 1] = {
 	[COHOST_A_VOLUME_NAME] = { .type = NLA_NUL_STRING, .len = COHOST_VOLUME_NAME_MAX },
 };
 
-static const struct nla_policy volume_set_policy[COHOST_A_VOLUME_MODE + 1] = {
+static const struct nla_policy volume_set_policy[COHOST_A_VOLUME_DIRTY_CAP_BYTES + 1] = {
 	[COHOST_A_VOLUME_NAME] = { .type = NLA_NUL_STRING, .len = COHOST_VOLUME_NAME_MAX },
 	[COHOST_A_VOLUME_MODE] = NLA_POLICY_MAX(NLA_U32, COHOST_MODE_DRAIN),
+	[COHOST_A_VOLUME_DIRTY_CAP_BYTES] = { .type = NLA_U64 },
 };
 
 static const struct nla_policy volume_flush_policy[COHOST_A_VOLUME_NAME + 1] = {
@@ -37,6 +38,10 @@ static const struct nla_policy checkpoint_delete_policy[COHOST_A_CHECKPOINT_SYNC
 static const struct nla_policy changed_get_policy[COHOST_A_CHANGED_EPOCH + 1] = {
 	[COHOST_A_CHANGED_VOLUME] = { .type = NLA_NUL_STRING, .len = COHOST_VOLUME_NAME_MAX },
 	[COHOST_A_CHANGED_EPOCH] = { .type = NLA_U64 },
+};
+
+static const struct nla_policy volume_seal_policy[COHOST_A_VOLUME_NAME + 1] = {
+	[COHOST_A_VOLUME_NAME] = { .type = NLA_NUL_STRING, .len = COHOST_VOLUME_NAME_MAX },
 };
 
 #endif /* CH_NETLINK_POLICY_H */

@@ -74,6 +74,13 @@ struct ch_slot {
 	struct page *page[CH_REGION_BLOCKS];
 };
 
+/* tier_seal.c */
+enum ch_seal {
+	CH_SEAL_OPEN,
+	CH_SEAL_CLOSING, /* what is queued is taken, then no more */
+	CH_SEAL_CLOSED,	 /* the superblock says that the log ends here: not one record more */
+};
+
 struct ch_volume {
 	struct kref kref;
 	struct list_head list;
@@ -96,6 +103,9 @@ struct ch_volume {
 	bool reported_high;
 	bool failed_reported;
 	enum cohost_mode mode;
+	u64 dirty_cap; /* blocks that may be dirty; 0: as many as the log takes */
+	enum ch_seal seal;
+	u32 seal_left;		 /* queued writes that the seal is to hold */
 	struct bio_list writes;	 /* in map order */
 	struct ch_commit commit; /* when they are taken */
 	struct ch_throttle throttle;
@@ -104,6 +114,7 @@ struct ch_volume {
 	bool building;	     /* somebody copies what he took; nobody else takes meanwhile */
 	u64 flush_start_ns;
 	struct bio_list waiters; /* FLUSH and FUA that wait for durability */
+	struct bio_list through; /* and then, in mode write-through, for the slow device */
 	struct bio_list unread;	 /* reads of blocks whose record is not written yet */
 	struct list_head buffers_free, inflight;
 	u64 open_pos; /* log regions below it have been entered: no reader of an earlier lap */
@@ -127,6 +138,7 @@ struct ch_volume {
 	wait_queue_head_t change_wait; /* durable seq, tail, state, view_ios, marker */
 	struct task_struct *log_thread, *destage_thread;
 	struct workqueue_struct *read_wq;
+	struct work_struct unseal_work; /* on read_wq */
 	struct bio flush_bio;
 	struct bio_set bios;
 	struct ch_buffer *buffer;      /* CH_BUFFERS */
@@ -219,6 +231,12 @@ void ch_log_flush(struct ch_volume *vol, struct bio *bio);
 int __must_check ch_log_sync(struct ch_volume *vol, u64 seq);
 /* No more acknowledgements from now on. Any context, lock not held. Says so once. */
 void ch_volume_fail(struct ch_volume *vol, enum ch_trace_error what, u64 sector, int error);
+
+/* tier_seal.c. control held: sleeps; -EIO if the volume failed, -EAGAIN if it is suspended. */
+int __must_check ch_seal_close(struct ch_volume *vol);
+/* Writes wait behind a closed seal: opens it in the background. Lock held. */
+void ch_seal_open(struct ch_volume *vol);
+void ch_seal_init(struct ch_volume *vol);
 
 /* tier_read.c */
 int ch_read_map(struct ch_volume *vol, struct dm_target *ti, struct bio *bio, u64 epoch);

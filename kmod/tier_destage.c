@@ -259,7 +259,8 @@ static void level_check(struct ch_volume *vol)
 	if ((vol->stalled || vol->slowed) && !vol->reported_high) {
 		vol->reported_high = true;
 		say = true;
-	} else if (vol->reported_high && ch_log_used(&vol->tier) * 2 < vol->tier.geo.log_blocks) {
+	} else if (vol->reported_high && !vol->stalled && !vol->slowed &&
+		   ch_log_used(&vol->tier) * 2 < vol->tier.geo.log_blocks) {
 		vol->reported_high = false;
 		type = COHOST_EVENT_TYPE_DIRTY_LOW;
 		say = true;
@@ -277,6 +278,8 @@ static bool wanted(struct ch_volume *vol)
 	spin_lock_irq(&vol->lock);
 	yes = !vol->suspended && !tier->failed && tier->tail_pos < tier->head_pos &&
 	      (vol->stalled || vol->drain_pos || vol->mode == COHOST_MODE_DRAIN ||
+	       !bio_list_empty(&vol->through) ||
+	       (vol->dirty_cap && tier->dirty * 2 > vol->dirty_cap) ||
 	       ch_log_used(tier) * 4 > tier->geo.log_blocks ||
 	       (tier->dirty &&
 		time_after(jiffies, vol->last_write + msecs_to_jiffies(CH_IDLE_MS))));
@@ -291,7 +294,7 @@ static void lose_view(struct ch_volume *vol)
 	u64 epoch;
 
 	spin_lock_irq(&vol->lock);
-	lost = vol->stalled && vol->tier.pin_pos;
+	lost = (vol->stalled || !bio_list_empty(&vol->through)) && vol->tier.pin_pos;
 	epoch = vol->tier.pin_epoch;
 	if (lost)
 		ch_checkpoint_lose(&vol->tier);

@@ -22,6 +22,8 @@
 
 #include "kmod/tier.h"
 
+#define CAP_LOOK_NS (20 * NSEC_PER_MSEC)
+
 static u32 bio_blocks(struct bio *bio)
 {
 	return bio->bi_iter.bi_size >> CH_BLOCK_SHIFT;
@@ -69,8 +71,11 @@ static struct bio *pop_write(struct ch_volume *vol)
 {
 	struct bio *bio = bio_list_pop(&vol->writes);
 
-	if (bio)
-		ch_commit_taken(&vol->commit, bio_blocks(bio), is_fua(bio));
+	if (!bio)
+		return NULL;
+	ch_commit_taken(&vol->commit, bio_blocks(bio), is_fua(bio));
+	if (vol->seal_left)
+		vol->seal_left--;
 	return bio;
 }
 
@@ -85,6 +90,13 @@ static void refuse_writes(struct ch_volume *vol, struct bio_list *bad)
 
 /* ---- completion ---- */
 
+/* In mode write-through: is it not on the slow device yet? Lock held. */
+static bool goes_through(const struct ch_volume *vol, struct bio *bio)
+{
+	return vol->mode == COHOST_MODE_WRITE_THROUGH &&
+	       ch_io(bio)->need_seq > ch_log_seq_slow(&vol->tier);
+}
+
 /* Moves the waiters that are durable (all of them after a failure) to `out`. Lock held. */
 static void take_durable(struct ch_volume *vol, struct bio_list *out)
 {
@@ -95,12 +107,37 @@ static void take_durable(struct ch_volume *vol, struct bio_list *out)
 	while ((bio = bio_list_pop(&vol->waiters)))
 		if (vol->tier.failed || ch_io(bio)->need_seq <= ch_log_seq_durable(&vol->tier)) {
 			vol->commit.waiting--;
+			if (!vol->tier.failed && goes_through(vol, bio)) {
+				bio_list_add(&vol->through, bio);
+				ch_destage_kick(vol);
+				continue;
+			}
 			count_latency(vol, bio, now);
 			bio_list_add(out, bio);
 		} else {
 			bio_list_add(&left, bio);
 		}
 	vol->waiters = left;
+}
+
+/* Those who wait for the slow device, and have it; none gets it while that device fails. */
+static void take_through(struct ch_volume *vol, struct bio_list *out, struct bio_list *bad)
+{
+	struct bio_list left = BIO_EMPTY_LIST;
+	u64 now = ktime_get_ns();
+	struct bio *bio;
+
+	while ((bio = bio_list_pop(&vol->through))) {
+		if (vol->tier.failed) {
+			bio_list_add(bad, bio);
+		} else if (!goes_through(vol, bio)) {
+			count_latency(vol, bio, now);
+			bio_list_add(out, bio);
+		} else {
+			bio_list_add(vol->destage_error ? bad : &left, bio);
+		}
+	}
+	vol->through = left;
 }
 
 static void fail_guests(struct ch_volume *vol, struct ch_buffer *buf, struct bio_list *bad)
@@ -153,6 +190,7 @@ static void release_failed(struct ch_volume *vol)
 
 	spin_lock_irqsave(&vol->lock, flags);
 	reap(vol, &done, &bad);
+	take_through(vol, &done, &bad);
 	spin_unlock_irqrestore(&vol->lock, flags);
 	end_list(&bad, BLK_STS_IOERR);
 	ch_log_kick(vol);
@@ -423,6 +461,9 @@ static void stall(struct ch_volume *vol, struct bio_list *bad)
 {
 	vol->stalled = true;
 	vol->slowed = true;
+	vol->seal_left = 0; /* it is not for waiting: they are not acknowledged */
+	if (vol->seal == CH_SEAL_CLOSING)
+		wake_up_all(&vol->change_wait);
 	if (vol->destage_error) {
 		refuse_writes(vol, bad);
 		vol->stalled = false;
@@ -439,13 +480,27 @@ static void stall(struct ch_volume *vol, struct bio_list *bad)
 /* How near writers are to the end of the log. Lock held. */
 static u32 pressure(const struct ch_volume *vol)
 {
-	return ch_throttle_pressure(ch_log_used(&vol->tier), vol->tier.geo.log_blocks);
+	u32 log = ch_throttle_pressure(ch_log_used(&vol->tier), vol->tier.geo.log_blocks);
+
+	return max(log, ch_throttle_pressure(vol->tier.dirty, vol->dirty_cap));
+}
+
+/* Would so many more be too many? One record is never. Lock held. */
+static bool over_cap(const struct ch_volume *vol, u32 blocks)
+{
+	return vol->dirty_cap && vol->tier.dirty && vol->tier.dirty + blocks > vol->dirty_cap;
 }
 
 /* For how long no write may be taken. Lock held. */
 static u64 throttle_ns(const struct ch_volume *vol)
 {
 	return ch_throttle_wait_ns(&vol->throttle, pressure(vol), ktime_get_ns());
+}
+
+/* Is it better to take nothing now? Lock held. */
+static bool waits(struct ch_volume *vol)
+{
+	return vol->seal != CH_SEAL_CLOSING && (holds(vol) || throttle_ns(vol));
 }
 
 enum next {
@@ -467,11 +522,16 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 	}
 	if (vol->building)
 		return NEXT_NOTHING;
+	if (vol->seal != CH_SEAL_OPEN && !vol->seal_left) {
+		if (vol->seal == CH_SEAL_CLOSED && (vol->commit.queued || vol->marker_wanted))
+			ch_seal_open(vol);
+		return NEXT_NOTHING;
+	}
 	ch_throttle_tail(&vol->throttle, vol->tier.tail_pos, ktime_get_ns());
-	if (!vol->marker_wanted && (!vol->commit.queued || holds(vol) || throttle_ns(vol)))
+	if (!vol->marker_wanted && (!vol->commit.queued || waits(vol)))
 		return NEXT_NOTHING;
 	blocks = vol->marker_wanted ? 0 : count_batch(vol, &bios);
-	res = room(vol, blocks);
+	res = over_cap(vol, blocks) && blocks ? CH_LOG_FULL : room(vol, blocks);
 	if (res == CH_LOG_FULL)
 		stall(vol, bad);
 	if (res != CH_LOG_OK && res != CH_LOG_WRAP)
@@ -530,6 +590,8 @@ static bool make_record(struct ch_volume *vol)
 		vol->building = false;
 		if (vol->commit.queued || vol->marker_wanted)
 			ch_log_kick(vol);
+		if (vol->seal == CH_SEAL_CLOSING)
+			wake_up_all(&vol->change_wait);
 		if (vol->tier.failed) {
 			bio_list_merge(&bad, &buf->guests);
 			list_add(&buf->list, &vol->buffers_free);
@@ -579,6 +641,17 @@ static void make_flush(struct ch_volume *vol)
 	submit_bio(&vol->flush_bio);
 }
 
+static void end_through(struct ch_volume *vol)
+{
+	struct bio_list done = BIO_EMPTY_LIST, bad = BIO_EMPTY_LIST;
+
+	spin_lock_irq(&vol->lock);
+	take_through(vol, &done, &bad);
+	spin_unlock_irq(&vol->lock);
+	end_list(&done, BLK_STS_OK);
+	end_list(&bad, BLK_STS_IOERR);
+}
+
 static void make_reads(struct ch_volume *vol)
 {
 	struct bio_list ready = BIO_EMPTY_LIST, left = BIO_EMPTY_LIST;
@@ -609,6 +682,9 @@ static void log_wait(struct ch_volume *vol)
 	spin_lock_irq(&vol->lock);
 	if (vol->commit.queued)
 		ns = max(ch_commit_wait_ns(&vol->commit, ktime_get_ns()), throttle_ns(vol));
+	/* What is dirty gets less without the tail's moving, which else would tell. */
+	if (vol->stalled && vol->dirty_cap)
+		ns = CAP_LOOK_NS;
 	spin_unlock_irq(&vol->lock);
 	if (ns)
 		wait_event_hrtimeout(vol->log_wait,
@@ -701,6 +777,7 @@ static int log_main(void *data)
 
 	while (!kthread_should_stop()) {
 		log_wait(vol);
+		end_through(vol);
 		make_reads(vol);
 		do {
 			make_flush(vol);

@@ -8,8 +8,8 @@
  * recovers and writes nothing; the first resume begins a session. No option is known yet.
  *
  * status INFO:  <state> <mode> <dirty blocks> <log used> <log total, blocks> <seq> <durable seq>
- * <epoch> <base epoch> <destage ok|error> <checkpoint -|epoch|epoch:lost> messages:     flush |
- * checkpoint | checkpoint_delete <epoch> <0|1 synced>
+ * <epoch> <base epoch> <destage ok|error> <checkpoint -|epoch|epoch:lost>
+ * messages:     flush | seal | checkpoint | checkpoint_delete <epoch> <0|1 synced>
  */
 #include <linux/blkdev.h>
 #include <linux/module.h>
@@ -47,10 +47,12 @@ static struct ch_volume *volume_alloc(struct dm_target *ti)
 	spin_lock_init(&vol->lock);
 	bio_list_init(&vol->writes);
 	bio_list_init(&vol->waiters);
+	bio_list_init(&vol->through);
 	bio_list_init(&vol->unread);
 	init_waitqueue_head(&vol->log_wait);
 	init_waitqueue_head(&vol->destage_wait);
 	init_waitqueue_head(&vol->change_wait);
+	ch_seal_init(vol);
 	vol->suspended = true;
 	vol->live = true;
 	vol->mode = COHOST_MODE_WRITE_BACK;
@@ -284,8 +286,12 @@ static int cohost_preresume(struct dm_target *ti)
 	mutex_lock(&vol->super_mutex);
 	if (!vol->started)
 		r = ch_super_write(vol, ch_tier_start);
-	if (!r)
+	if (!r) {
 		vol->started = true;
+		spin_lock_irq(&vol->lock);
+		vol->seal = CH_SEAL_OPEN; /* the new session has opened it */
+		spin_unlock_irq(&vol->lock);
+	}
 	mutex_unlock(&vol->super_mutex);
 	/* A failed volume stays readable: resume must not be refused for it. */
 	if (r && !vol->tier.failed)
@@ -363,7 +369,8 @@ static int cohost_message(struct dm_target *ti, unsigned int argc, char **argv, 
 {
 	struct ch_volume *vol = ti->private;
 	struct ch_checkpoint_info info;
-	const char *why = "unknown message: flush, checkpoint, checkpoint_delete <epoch> <0|1>";
+	const char *why =
+		"unknown message: flush, seal, checkpoint, checkpoint_delete <epoch> <0|1>";
 	unsigned int sz = 0;
 	int r = -EINVAL;
 	bool synced;
@@ -375,6 +382,8 @@ static int cohost_message(struct dm_target *ti, unsigned int argc, char **argv, 
 			DMEMIT("%llu", value);
 			return 1;
 		}
+	} else if (argc == 1 && !strcasecmp(argv[0], "seal")) {
+		r = ch_volume_seal(vol, &why);
 	} else if (argc == 1 && !strcasecmp(argv[0], "checkpoint")) {
 		r = ch_checkpoint_create(vol, &info, &why);
 		if (!r) {

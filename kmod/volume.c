@@ -157,6 +157,9 @@ int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info)
 	info->flush_left_bytes = drain_left(vol);
 	info->flush_total_bytes = vol->drain_total;
 	info->checkpoints = tier->pin_epoch != 0;
+	info->dirty_cap_bytes = vol->dirty_cap << CH_BLOCK_SHIFT;
+	info->sealed = vol->seal == CH_SEAL_CLOSED;
+	info->drain_bytes_per_s = vol->throttle.rate << CH_BLOCK_SHIFT;
 	info->counters = vol->counters;
 	spin_unlock_irq(&vol->lock);
 	mutex_unlock(&vol->control);
@@ -198,9 +201,9 @@ int ch_volume_set_mode(struct ch_volume *vol, enum cohost_mode mode, const char 
 	bool changed;
 	int r;
 
-	if (mode != COHOST_MODE_WRITE_BACK && mode != COHOST_MODE_DRAIN) {
+	if (mode > COHOST_MODE_DRAIN) {
 		if (ret_why)
-			*ret_why = "only the modes write-back and drain are supported yet";
+			*ret_why = "this version does not know that mode";
 		return -EOPNOTSUPP;
 	}
 	r = lock_live(vol, ret_why);
@@ -213,8 +216,46 @@ int ch_volume_set_mode(struct ch_volume *vol, enum cohost_mode mode, const char 
 	if (changed)
 		ch_event_mode(vol->name, mode);
 	ch_destage_kick(vol);
+	ch_log_kick(vol);
 	mutex_unlock(&vol->control);
 	return 0;
+}
+
+int ch_volume_set_dirty_cap(struct ch_volume *vol, u64 bytes, const char **ret_why)
+{
+	int r;
+
+	if (bytes && bytes < CH_DIRTY_CAP_BYTES_MIN) {
+		if (ret_why)
+			*ret_why = "the cap must be at least 1 MiB, or 0 for none";
+		return -ERANGE;
+	}
+	r = lock_live(vol, ret_why);
+	if (r)
+		return r;
+	spin_lock_irq(&vol->lock);
+	vol->dirty_cap = bytes >> CH_BLOCK_SHIFT;
+	spin_unlock_irq(&vol->lock);
+	ch_destage_kick(vol);
+	ch_log_kick(vol);
+	mutex_unlock(&vol->control);
+	return 0;
+}
+
+int ch_volume_seal(struct ch_volume *vol, const char **ret_why)
+{
+	int r;
+
+	r = lock_live(vol, ret_why);
+	if (r)
+		return r;
+	r = ch_seal_close(vol);
+	mutex_unlock(&vol->control);
+	if (r && ret_why)
+		*ret_why = r == -EAGAIN
+				   ? "the volume is suspended: resume it first"
+				   : "the volume has failed: its fast device cannot be written";
+	return r;
 }
 
 /* ---- checkpoints ---- */

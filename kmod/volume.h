@@ -58,6 +58,9 @@ struct ch_volume_info {
 	u64 flush_target_seq;
 	u64 flush_left_bytes; /* upper bound; falls to 0 */
 	u64 flush_total_bytes;
+	u64 dirty_cap_bytes;   /* 0: none */
+	u64 drain_bytes_per_s; /* of the log, as measured; 0: not known */
+	bool sealed;
 	u32 checkpoints; /* 0 or 1 in this version */
 	struct ch_volume_counters counters;
 };
@@ -94,8 +97,18 @@ int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info);
  */
 int ch_volume_flush(struct ch_volume *vol, u64 *ret_target_seq, const char **ret_why);
 
-/* Only write-back and drain for now; -EOPNOTSUPP otherwise. */
+/* -EOPNOTSUPP: no such mode. */
 int ch_volume_set_mode(struct ch_volume *vol, enum cohost_mode mode, const char **ret_why);
+
+/* From then on writers are held back as by a full log. Bytes; 0: no cap. -ERANGE: too small. */
+#define CH_DIRTY_CAP_BYTES_MIN (1ULL << 20)
+int ch_volume_set_dirty_cap(struct ch_volume *vol, u64 bytes, const char **ret_why);
+
+/*
+ * When it returns 0, all that was acknowledged or queued is durable and the superblock says that
+ * the log ends there. Writes go on, and open the seal.
+ */
+int ch_volume_seal(struct ch_volume *vol, const char **ret_why);
 
 /*
  * Takes a checkpoint; when it returns 0 the marker is durable. -EBUSY while one is open

@@ -312,6 +312,15 @@ static inline u64 ch_log_used(const struct ch_tier *tier)
 	return tier->head_pos - tier->tail_pos;
 }
 
+/*
+ * The slow device has all records up to this seq. Of a block that was overwritten meanwhile it has
+ * the newer version only when it has that one's record.
+ */
+static inline u64 ch_log_seq_slow(const struct ch_tier *tier)
+{
+	return tier->tail_seq - 1;
+}
+
 /* ---- checkpoint ---- */
 
 /*

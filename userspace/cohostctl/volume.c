@@ -38,6 +38,8 @@ static const struct ch_column show_columns[] = {
 	{"slow device fails", "slow_error", CH_SHOW_BOOL},
 	{"size", "size_bytes", CH_SHOW_SIZE},
 	{"dirty", "dirty_bytes", CH_SHOW_SIZE},
+	{"dirty cap", "dirty_cap_bytes", CH_SHOW_SIZE},
+	{"sealed", "sealed", CH_SHOW_BOOL},
 	{"log used", "log_bytes_used", CH_SHOW_SIZE},
 	{"log", "log_bytes_total", CH_SHOW_SIZE},
 	{"memory", "memory_bytes", CH_SHOW_SIZE},
@@ -178,14 +180,51 @@ static int run_delete(struct ch_cmd *cmd)
 
 static int run_set(struct ch_cmd *cmd)
 {
-	const char *name = ch_cmd_name(cmd), *mode_name = ch_cmd_str(cmd, "mode", "");
-	enum cohost_mode mode = COHOST_MODE_WRITE_BACK;
+	const char *name = ch_cmd_name(cmd), *mode_name = ch_cmd_str(cmd, "mode", NULL);
+	const uint64_t none = UINT64_MAX, cap = ch_cmd_bytes(cmd, "dirty-cap", none);
+	struct ch_volume_settings set = {
+		.has_mode = mode_name != NULL,
+		.has_dirty_cap = cap != none,
+		.dirty_cap_bytes = cap,
+	};
+	char size[CH_VALUE_TEXT_MAX];
 
+	if (!set.has_mode && !set.has_dirty_cap)
+		return ch_cmd_fail(cmd, CH_EXIT_USAGE, "see: cohostctl help volume set",
+				   "nothing to set: give mode, dirty-cap or both");
 	/* The grammar let through only words of the list. */
-	(void)ch_volume_mode_parse(mode_name, &mode);
-	if (ch_volume_set_mode(name, mode, &cmd->error))
+	if (mode_name)
+		(void)ch_volume_mode_parse(mode_name, &set.mode);
+	if (ch_volume_set(name, &set, &cmd->error))
 		return ch_cmd_failed(cmd);
-	return ch_cmd_done(cmd, volume_body(name), "volume '%s': mode %s", name, mode_name);
+	return ch_cmd_done(cmd, volume_body(name), "volume '%s':%s%s%s%s", name,
+			   mode_name ? " mode " : "", mode_name ? mode_name : "",
+			   set.has_dirty_cap ? " dirty-cap " : "",
+			   set.has_dirty_cap ? ch_value_size_text(cap, size) : "");
+}
+
+static int run_seal(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd);
+	char dirty[CH_VALUE_TEXT_MAX], time[CH_VALUE_TEXT_MAX];
+	struct ch_volume volume;
+	uint64_t ms;
+	json_t *body;
+
+	if (ch_volume_seal(name, &volume, &cmd->error))
+		return ch_cmd_failed(cmd);
+	ms = ch_volume_drain_ms(&volume);
+	body = json_pack("{s:o}", "volume", ch_volume_json(&volume));
+	if (ms != UINT64_MAX)
+		(void)json_object_set_new(body, "drain_ms", json_integer((json_int_t)ms));
+	ch_value_size_text(volume.dirty_bytes, dirty);
+	if (ms == UINT64_MAX)
+		return ch_cmd_done(cmd, body,
+				   "sealed volume '%s': %s dirty; how long a flush would take is "
+				   "not known yet",
+				   name, dirty);
+	return ch_cmd_done(cmd, body, "sealed volume '%s': %s dirty; a flush would take about %s",
+			   name, dirty, ch_value_duration_text(ms, time));
 }
 
 static bool show_progress(void *arg, const struct ch_volume *volume)
@@ -232,8 +271,10 @@ static const struct ch_ctl_key delete_keys[] = {
 };
 
 static const struct ch_ctl_key set_keys[] = {
-	{"mode", CH_KEY_CHOICE, true, "write-back|write-through|drain", NULL,
+	{"mode", CH_KEY_CHOICE, false, "write-back|write-through|drain", NULL,
 	 "when a write is done, and when the log is emptied"},
+	{"dirty-cap", CH_KEY_SIZE, false, NULL, "SIZE",
+	 "hold writers back before more than this is dirty; 0: no cap"},
 	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
 };
 
@@ -254,7 +295,13 @@ static const struct ch_ctl_verb verbs[] = {
 	 "bring all that is written to the slow device",
 	 "Ends under continuing writes: what counts is what is written when it begins.", run_flush},
 	{"set", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, set_keys,
-	 "change a setting of a started volume", NULL, run_set},
+	 "change settings of a started volume, until it is stopped",
+	 "In mode write-through a flush of a guest is done when its data is on the slow device, "
+	 "too.",
+	 run_set},
+	{"seal", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, NULL,
+	 "make all durable on the fast device, as before a loss of power",
+	 "Tells what is dirty, and how long a flush to the slow device would take.", run_seal},
 	{"delete", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, delete_keys,
 	 "stop a volume and take it off its devices; needs -y", NULL, run_delete},
 	{NULL, CH_NAME_NONE, NULL, 0, NULL, NULL, NULL, NULL},

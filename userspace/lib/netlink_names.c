@@ -133,6 +133,18 @@ const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = 
 		.name = "flush_latency",
 		.doc = "The same for FLUSHes without data.",
 	},
+	[COHOST_A_VOLUME_DIRTY_CAP_BYTES] = {
+		.name = "dirty_cap_bytes",
+		.doc = "Writers are held back before more than this is dirty; 0 is no cap.",
+	},
+	[COHOST_A_VOLUME_DRAIN_BYTES_PER_S] = {
+		.name = "drain_bytes_per_s",
+		.doc = "How fast the log gets free while it is emptied, as measured; 0 is not yet.",
+	},
+	[COHOST_A_VOLUME_SEALED] = {
+		.name = "sealed",
+		.doc = "The superblock says that the log ends here; no write has come since volume-seal.",
+	},
 };
 
 const struct ch_netlink_attr ch_netlink_counters_attrs[COHOST_A_COUNTERS_MAX + 1] = {

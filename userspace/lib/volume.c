@@ -37,6 +37,8 @@ static const struct field u64_fields[] = {
 	FIELD(FLUSH_LEFT_BYTES, flush_left_bytes),
 	FIELD(FLUSH_TOTAL_BYTES, flush_total_bytes),
 	FIELD(EVENT_SEQ, event_seq),
+	FIELD(DIRTY_CAP_BYTES, dirty_cap_bytes),
+	FIELD(DRAIN_BYTES_PER_S, drain_bytes_per_s),
 };
 
 static const struct field u32_fields[] = {
@@ -120,6 +122,7 @@ static int volume_parse(void *arg, struct nlattr **attrs)
 	latency_parse(attrs[COHOST_A_VOLUME_WRITE_LATENCY], volume->write_latency);
 	latency_parse(attrs[COHOST_A_VOLUME_FLUSH_LATENCY], volume->flush_latency);
 	volume->slow_error = attrs[COHOST_A_VOLUME_SLOW_ERROR] != NULL;
+	volume->sealed = attrs[COHOST_A_VOLUME_SEALED] != NULL;
 	for (size_t i = 0; i < sizeof(u64_fields) / sizeof(u64_fields[0]); i++)
 		ch_netlink_u64(attrs[u64_fields[i].attr],
 			       (uint64_t *)((char *)volume + u64_fields[i].offset));
@@ -150,17 +153,21 @@ int ch_volume_list(struct ch_volume **ret_volumes, size_t *ret_count, struct ch_
 	return err;
 }
 
-/* A request about one volume, with a mode unless it is negative. */
-static int call_one(uint8_t cmd, const char *name, int mode, struct ch_volume *ret_volume,
-		    struct ch_error *e)
+/* A request about one volume, with settings unless they are NULL. */
+static int call_one(uint8_t cmd, const char *name, const struct ch_volume_settings *set,
+		    struct ch_volume *ret_volume, struct ch_error *e)
 {
 	struct ch_volume volume = {0};
 	const struct ch_netlink_request req = {
 		.cmd = cmd,
 		.volume_attr = COHOST_A_VOLUME_NAME,
 		.volume = name,
-		.put = {{COHOST_A_VOLUME_MODE, mode >= 0 ? CH_NETLINK_U32 : CH_NETLINK_NONE,
-			 (uint32_t)mode}},
+		.put = {{COHOST_A_VOLUME_MODE,
+			 set && set->has_mode ? CH_NETLINK_U32 : CH_NETLINK_NONE,
+			 set ? (uint64_t)set->mode : 0},
+			{COHOST_A_VOLUME_DIRTY_CAP_BYTES,
+			 set && set->has_dirty_cap ? CH_NETLINK_U64 : CH_NETLINK_NONE,
+			 set ? set->dirty_cap_bytes : 0}},
 		.attr_max = COHOST_A_VOLUME_MAX,
 		.each = volume_parse,
 		.arg = &volume,
@@ -181,17 +188,32 @@ static int call_one(uint8_t cmd, const char *name, int mode, struct ch_volume *r
 
 int ch_volume_show(const char *name, struct ch_volume *ret_volume, struct ch_error *e)
 {
-	return call_one(COHOST_CMD_VOLUME_GET, name, -1, ret_volume, e);
+	return call_one(COHOST_CMD_VOLUME_GET, name, NULL, ret_volume, e);
 }
 
-int ch_volume_set_mode(const char *name, enum cohost_mode mode, struct ch_error *e)
+int ch_volume_set(const char *name, const struct ch_volume_settings *settings, struct ch_error *e)
 {
-	return call_one(COHOST_CMD_VOLUME_SET, name, (int)mode, NULL, e);
+	return call_one(COHOST_CMD_VOLUME_SET, name, settings, NULL, e);
+}
+
+int ch_volume_seal(const char *name, struct ch_volume *ret_volume, struct ch_error *e)
+{
+	return call_one(COHOST_CMD_VOLUME_SEAL, name, NULL, ret_volume, e);
+}
+
+uint64_t ch_volume_drain_ms(const struct ch_volume *volume)
+{
+	if (!volume->dirty_bytes)
+		return 0;
+	if (!volume->drain_bytes_per_s)
+		return UINT64_MAX;
+	return (uint64_t)((double)volume->log_bytes_used * 1000 /
+			  (double)volume->drain_bytes_per_s);
 }
 
 int ch_volume_flush_start(const char *name, struct ch_volume *ret_volume, struct ch_error *e)
 {
-	return call_one(COHOST_CMD_VOLUME_FLUSH, name, -1, ret_volume, e);
+	return call_one(COHOST_CMD_VOLUME_FLUSH, name, NULL, ret_volume, e);
 }
 
 /* Why a flush that is not done will not end by itself soon; 0 if it will. */

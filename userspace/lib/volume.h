@@ -34,6 +34,7 @@ struct ch_volume {
 	uint32_t flush_state;	       /* enum cohost_flush_state */
 	uint32_t checkpoint_count;
 	bool slow_error;
+	bool sealed; /* durable as after a stop, and not written to since */
 	char fast_device[16], slow_device[16]; /* MAJOR:MINOR */
 	uint64_t size_bytes;
 	uint64_t dirty_bytes;
@@ -43,7 +44,9 @@ struct ch_volume {
 	uint64_t seq, durable_seq;
 	uint64_t flush_target_seq;
 	uint64_t flush_left_bytes, flush_total_bytes;
-	uint64_t event_seq; /* events up to this number are older than this answer */
+	uint64_t dirty_cap_bytes;   /* 0: none */
+	uint64_t drain_bytes_per_s; /* of the log, while it is emptied; 0: not measured yet */
+	uint64_t event_seq;	    /* events up to this number are older than this answer */
 	/* Entry i: requests of less than 2^i us and not less than half of it; the last: longer. */
 	uint64_t write_latency[COHOST_LATENCY_BUCKETS], flush_latency[COHOST_LATENCY_BUCKETS];
 	/* By attribute number; names are in ch_netlink_counters_attrs (netlink_names.h). */
@@ -67,7 +70,22 @@ uint64_t ch_volume_latency_us(const uint64_t buckets[COHOST_LATENCY_BUCKETS],
 int ch_volume_list(struct ch_volume **ret_volumes, size_t *ret_count, struct ch_error *e);
 /* -ENOENT: not started (or does not exist: the kernel knows only started ones). */
 int ch_volume_show(const char *name, struct ch_volume *ret_volume, struct ch_error *e);
-int ch_volume_set_mode(const char *name, enum cohost_mode mode, struct ch_error *e);
+
+/* What is not set stays as it is. -ERANGE: a cap of less than 1 MiB that is not 0 (none). */
+struct ch_volume_settings {
+	bool has_mode, has_dirty_cap;
+	enum cohost_mode mode;
+	uint64_t dirty_cap_bytes;
+};
+int ch_volume_set(const char *name, const struct ch_volume_settings *settings, struct ch_error *e);
+
+/*
+ * Makes all that was written or waits to be durable on the fast device, as an orderly stop
+ * does, and goes on. *ret_volume: the volume then.
+ */
+int ch_volume_seal(const char *name, struct ch_volume *ret_volume, struct ch_error *e);
+/* How long emptying the log would take now, in ms; 0: nothing to do, UINT64_MAX: not measured. */
+uint64_t ch_volume_drain_ms(const struct ch_volume *volume);
 
 /* Starts a flush and returns at once; ret_volume (may be NULL): the volume then. */
 int ch_volume_flush_start(const char *name, struct ch_volume *ret_volume, struct ch_error *e);

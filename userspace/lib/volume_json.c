@@ -31,6 +31,9 @@ static const struct gauge gauges[] = {
 	GAUGE(flush_target_seq, "Sequence number that the running or last flush aims at."),
 	GAUGE(flush_left_bytes, "Left to do for the running flush."),
 	GAUGE(flush_total_bytes, "To do for the running flush when it began."),
+	GAUGE(dirty_cap_bytes,
+	      "Writers are held back before more than this is dirty, 0 for no cap."),
+	GAUGE(drain_bytes_per_s, "How fast the log gets free, as measured; 0 for not yet."),
 };
 #define GAUGES (sizeof(gauges) / sizeof(gauges[0]))
 
@@ -82,15 +85,16 @@ json_t *ch_volume_json(const struct ch_volume *volume)
 	char path[CH_VOLUME_PATH_SIZE];
 	json_t *json;
 
-	json = json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:b, s:s, s:s, s:i, s:i}", "name",
-			 volume->name, "uuid", uuid_json(volume->uuid), "device",
+	json = json_pack("{s:s, s:o, s:s, s:s, s:s, s:s, s:i, s:b, s:b, s:s, s:s, s:i, s:i}",
+			 "name", volume->name, "uuid", uuid_json(volume->uuid), "device",
 			 ch_volume_path(volume->name, path), "state",
 			 ch_volume_state_name(volume->state), "mode",
 			 ch_volume_mode_name(volume->mode), "flush_state",
 			 ch_volume_flush_state_name(volume->flush_state), "checkpoints",
 			 (int)volume->checkpoint_count, "slow_error", (int)volume->slow_error,
-			 "fast_device", volume->fast_device, "slow_device", volume->slow_device,
-			 "dev_major", (int)volume->dev_major, "dev_minor", (int)volume->dev_minor);
+			 "sealed", (int)volume->sealed, "fast_device", volume->fast_device,
+			 "slow_device", volume->slow_device, "dev_major", (int)volume->dev_major,
+			 "dev_minor", (int)volume->dev_minor);
 	if (!json)
 		return NULL;
 	for (size_t i = 0; i < GAUGES; i++)

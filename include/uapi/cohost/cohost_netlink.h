@@ -131,6 +131,12 @@ struct cohost_extent {
  *  u64 in host byte order. Entry i counts those of less than 2^i microseconds and not
  *  less than half of it, the last entry all that took longer.
  * flush-latency (binary) The same for FLUSHes without data.
+ * dirty-cap-bytes (u64) Writers are held back before more than this is dirty; 0 is no
+ *  cap.
+ * drain-bytes-per-s (u64) How fast the log gets free while it is emptied, as measured; 0
+ *  is not yet.
+ * sealed (flag) The superblock says that the log ends here; no write has come since
+ *  volume-seal.
  */
 enum {
 	COHOST_A_VOLUME_PAD = 1,
@@ -161,6 +167,9 @@ enum {
 	COHOST_A_VOLUME_SLOW_ERROR,
 	COHOST_A_VOLUME_WRITE_LATENCY,
 	COHOST_A_VOLUME_FLUSH_LATENCY,
+	COHOST_A_VOLUME_DIRTY_CAP_BYTES,
+	COHOST_A_VOLUME_DRAIN_BYTES_PER_S,
+	COHOST_A_VOLUME_SEALED,
 
 	__COHOST_A_VOLUME_MAX
 };
@@ -296,7 +305,8 @@ enum {
 /*
  * Operations
  * volume-get (do, dump) One volume by name, or all of them.
- * volume-set (do, CAP_NET_ADMIN) Change a setting of a running volume.
+ * volume-set (do, CAP_NET_ADMIN) Change settings of a running volume. They last until it
+ *  is stopped.
  * volume-flush (do, CAP_NET_ADMIN) Bring all that is acknowledged now to the slow device.
  *  Answers at once; progress is read by volume-get, the end is event flush-done.
  * checkpoint-create (do, CAP_NET_ADMIN) Fix the volume as it is now. Durable when it
@@ -307,6 +317,9 @@ enum {
  * changed-get (dump, CAP_NET_ADMIN) What changed between base-epoch and a checkpoint; a
  *  superset, never less.
  * event (event) Something happened.
+ * volume-seal (do, CAP_NET_ADMIN) Make all that was written or waits to be durable on the
+ *  fast device, and write the superblock of an orderly stop. Done when it answers. The
+ *  next write opens the seal.
  */
 enum {
 	COHOST_CMD_VOLUME_GET = 1,
@@ -317,6 +330,7 @@ enum {
 	COHOST_CMD_CHECKPOINT_DELETE,
 	COHOST_CMD_CHANGED_GET,
 	COHOST_CMD_EVENT,
+	COHOST_CMD_VOLUME_SEAL,
 
 	__COHOST_CMD_MAX
 };
