@@ -97,26 +97,32 @@ static bool goes_through(const struct ch_volume *vol, struct bio *bio)
 	       ch_io(bio)->need_seq > ch_log_seq_slow(&vol->tier);
 }
 
-/* Moves the waiters that are durable (all of them after a failure) to `out`. Lock held. */
+/*
+ * Moves the waiters that are durable (all of them after a failure) to `out`, or to those who wait
+ * for the slow device, too. Lock held.
+ */
 static void take_durable(struct ch_volume *vol, struct bio_list *out)
 {
 	struct bio_list left = BIO_EMPTY_LIST;
 	u64 now = ktime_get_ns();
 	struct bio *bio;
 
-	while ((bio = bio_list_pop(&vol->waiters)))
-		if (vol->tier.failed || ch_io(bio)->need_seq <= ch_log_seq_durable(&vol->tier)) {
-			vol->commit.waiting--;
-			if (!vol->tier.failed && goes_through(vol, bio)) {
-				bio_list_add(&vol->through, bio);
-				ch_destage_kick(vol);
-				continue;
-			}
+	while ((bio = bio_list_pop(&vol->waiters))) {
+		if (!vol->tier.failed && ch_io(bio)->need_seq > ch_log_seq_durable(&vol->tier)) {
+			bio_list_add(&left, bio);
+			continue;
+		}
+		vol->commit.waiting--;
+		if (vol->tier.failed) {
+			bio_list_add(out, bio);
+		} else if (goes_through(vol, bio)) {
+			bio_list_add(&vol->through, bio);
+			ch_destage_kick(vol);
+		} else {
 			count_latency(vol, bio, now);
 			bio_list_add(out, bio);
-		} else {
-			bio_list_add(&left, bio);
 		}
+	}
 	vol->waiters = left;
 }
 
@@ -694,7 +700,7 @@ static void log_wait(struct ch_volume *vol)
 				atomic_xchg(&vol->log_kick, 0) || kthread_should_stop());
 }
 
-/* ---- from the guests ---- */
+/* ---- from the guests: in map(), where dm keeps the volume alive ---- */
 
 /*
  * A write that finds nothing under way is written from here, without a way through the thread.
@@ -753,7 +759,6 @@ void ch_log_flush(struct ch_volume *vol, struct bio *bio)
 	unsigned long flags;
 	bool failed;
 
-	ch_end_get(vol);
 	spin_lock_irqsave(&vol->lock, flags);
 	vol->counters.flushes++;
 	ch_io(bio)->start_ns = ktime_get_ns();
@@ -768,7 +773,6 @@ void ch_log_flush(struct ch_volume *vol, struct bio *bio)
 	if (bio_list_empty(&done))
 		make_flush(vol);
 	end_list(&done, failed ? BLK_STS_IOERR : BLK_STS_OK);
-	ch_end_put(vol);
 }
 
 static int log_main(void *data)
