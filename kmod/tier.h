@@ -5,11 +5,10 @@
  * Threads and contexts, per volume:
  *   map()           guests' context; queues writes, takes flushes, places reads; writes and
  *                   flushes the log itself when it is idle
- *   log thread      (tier_log.c) makes records, writes and flushes the log; never waits for
- *                   I/O or room: what cannot go on now is left for the next kick
- *   destage thread  (tier_destage.c) log -> slow device, moves the tail; may wait
- *   read work       (tier_read.c) verifies what came from the log
- *   end_io          any of the above's completions, in interrupts
+ *   log thread      (tier_log.c, tier_ack.c) makes records, writes and flushes the log; never waits
+ * for I/O or room: what cannot go on now is left for the next kick destage thread  (tier_destage.c)
+ * log -> slow device, moves the tail; may wait read work       (tier_read.c) verifies what came
+ * from the log end_io          any of the above's completions, in interrupts
  *
  * Locks, outer to inner: control (mutex: one request from userspace at a time) ->
  * destage_mutex (one batch; taken by suspend to park destage) -> super_mutex (changed map
@@ -169,6 +168,15 @@ static inline struct ch_io *ch_io(struct bio *bio)
 	return dm_per_bio_data(bio, sizeof(struct ch_io));
 }
 
+static inline u32 ch_bio_blocks(struct bio *bio)
+{
+	return bio->bi_iter.bi_size >> CH_BLOCK_SHIFT;
+}
+static inline bool ch_bio_fua(struct bio *bio)
+{
+	return bio->bi_opf & REQ_FUA;
+}
+
 /* Any context. */
 static inline void ch_log_kick(struct ch_volume *vol)
 {
@@ -223,14 +231,22 @@ void ch_volume_close(struct ch_volume *vol);
 int ch_log_init(struct ch_volume *vol);
 void ch_log_stop(struct ch_volume *vol); /* the thread */
 void ch_log_exit(struct ch_volume *vol); /* the memory, after all bios have ended */
-/* map(): a write (also of zeroes, without data), a discard, an empty FLUSH. Any context. */
+/* map(): a write (also of zeroes, without data), a discard. Any context. */
 void ch_log_queue(struct ch_volume *vol, struct bio *bio);
 void ch_log_discard(struct ch_volume *vol, struct bio *bio);
-void ch_log_flush(struct ch_volume *vol, struct bio *bio);
+
+/* tier_ack.c */
+void ch_log_flush(struct ch_volume *vol, struct bio *bio); /* map(): an empty FLUSH */
 /* Makes all records up to seq durable. Sleeps. -EIO if the volume failed. */
 int __must_check ch_log_sync(struct ch_volume *vol, u64 seq);
 /* No more acknowledgements from now on. Any context, lock not held. Says so once. */
 void ch_volume_fail(struct ch_volume *vol, enum ch_trace_error what, u64 sector, int error);
+/* For tier_log.c: ends all of them; a record was written; whoever waits gets a flush, or is done.
+ */
+void ch_ack_list(struct bio_list *list, blk_status_t status);
+void ch_ack_record_endio(struct bio *bio);
+void ch_ack_flush(struct ch_volume *vol);
+void ch_ack_through(struct ch_volume *vol);
 
 /* tier_seal.c. control held: sleeps; -EIO if the volume failed, -EAGAIN if it is suspended. */
 int __must_check ch_seal_close(struct ch_volume *vol);

@@ -1,19 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * The log thread: takes writes in map order, packs what waits into one record, writes it
- * to the fast device, and flushes that device once for all who wait. When it takes them
- * is decided in core/commit.c.
+ * The log thread: takes writes in map order and packs what waits into one record, which goes to
+ * the fast device. When it takes them is decided in core/commit.c and core/throttle.c. Who is
+ * acknowledged when is told in tier_ack.c.
  *
  * It never waits for room, buffers or I/O. Whatever ends an obstacle kicks it, and it
  * looks at everything again. So it can neither deadlock with destage nor hold
  * up reads and flushes because a write has no room.
- *
- * A FLUSH covers what was acknowledged when it came, so it needs no place among the writes
- * that still wait: it is ended at once, or by a flush of the device that begins from now on or
- * has begun after all that was written.
- *
- * Acknowledgement: writes in order of seq when their record and all before it are
- * written; FLUSH and FUA when these are durable. After a failure nothing is.
  */
 #include <linux/blkdev.h>
 #include <linux/kthread.h>
@@ -23,42 +16,6 @@
 #include "kmod/tier.h"
 
 #define CAP_LOOK_NS (20 * NSEC_PER_MSEC)
-
-static u32 bio_blocks(struct bio *bio)
-{
-	return bio->bi_iter.bi_size >> CH_BLOCK_SHIFT;
-}
-
-static bool is_fua(struct bio *bio)
-{
-	return bio->bi_opf & REQ_FUA;
-}
-
-/* It is acknowledged now. Lock held. */
-static void count_latency(struct ch_volume *vol, struct bio *bio, u64 now)
-{
-	struct ch_volume_counters *counters = &vol->counters;
-	u64 us = (now - ch_io(bio)->start_ns) / NSEC_PER_USEC;
-	u32 bucket = min_t(u32, fls64(us), COHOST_LATENCY_BUCKETS - 1);
-
-	if (bio_blocks(bio)) {
-		counters->write_us += us;
-		counters->write_latency.bucket[bucket]++;
-	} else {
-		counters->flush_us += us;
-		counters->flush_latency.bucket[bucket]++;
-	}
-}
-
-static void end_list(struct bio_list *list, blk_status_t status)
-{
-	struct bio *bio;
-
-	while ((bio = bio_list_pop(list))) {
-		bio->bi_status = status;
-		bio_endio(bio);
-	}
-}
 
 /* Should the queue wait for more writes? Lock held. */
 static bool holds(struct ch_volume *vol)
@@ -73,7 +30,7 @@ static struct bio *pop_write(struct ch_volume *vol)
 
 	if (!bio)
 		return NULL;
-	ch_commit_taken(&vol->commit, bio_blocks(bio), is_fua(bio));
+	ch_commit_taken(&vol->commit, ch_bio_blocks(bio), ch_bio_fua(bio));
 	if (vol->seal_left)
 		vol->seal_left--;
 	return bio;
@@ -88,223 +45,6 @@ static void refuse_writes(struct ch_volume *vol, struct bio_list *bad)
 		bio_list_add(bad, bio);
 }
 
-/* ---- completion ---- */
-
-/* In mode write-through: is it not on the slow device yet? Lock held. */
-static bool goes_through(const struct ch_volume *vol, struct bio *bio)
-{
-	return vol->mode == COHOST_MODE_WRITE_THROUGH &&
-	       ch_io(bio)->need_seq > ch_log_seq_slow(&vol->tier);
-}
-
-/*
- * Moves the waiters that are durable (all of them after a failure) to `out`, or to those who wait
- * for the slow device, too. Lock held.
- */
-static void take_durable(struct ch_volume *vol, struct bio_list *out)
-{
-	struct bio_list left = BIO_EMPTY_LIST;
-	u64 now = ktime_get_ns();
-	struct bio *bio;
-
-	while ((bio = bio_list_pop(&vol->waiters))) {
-		if (!vol->tier.failed && ch_io(bio)->need_seq > ch_log_seq_durable(&vol->tier)) {
-			bio_list_add(&left, bio);
-			continue;
-		}
-		vol->commit.waiting--;
-		if (vol->tier.failed) {
-			bio_list_add(out, bio);
-		} else if (goes_through(vol, bio)) {
-			bio_list_add(&vol->through, bio);
-			ch_destage_kick(vol);
-		} else {
-			count_latency(vol, bio, now);
-			bio_list_add(out, bio);
-		}
-	}
-	vol->waiters = left;
-}
-
-/* Those who wait for the slow device, and have it; none gets it while that device fails. */
-static void take_through(struct ch_volume *vol, struct bio_list *out, struct bio_list *bad)
-{
-	struct bio_list left = BIO_EMPTY_LIST;
-	u64 now = ktime_get_ns();
-	struct bio *bio;
-
-	while ((bio = bio_list_pop(&vol->through))) {
-		if (vol->tier.failed) {
-			bio_list_add(bad, bio);
-		} else if (!goes_through(vol, bio)) {
-			count_latency(vol, bio, now);
-			bio_list_add(out, bio);
-		} else {
-			bio_list_add(vol->destage_error ? bad : &left, bio);
-		}
-	}
-	vol->through = left;
-}
-
-static void fail_guests(struct ch_volume *vol, struct ch_buffer *buf, struct bio_list *bad)
-{
-	struct bio *bio;
-
-	while ((bio = bio_list_pop(&buf->guests))) {
-		vol->commit.waiting -= is_fua(bio);
-		bio_list_add(bad, bio);
-	}
-}
-
-/* Records that are written in order: their guests are done, or wait to be durable. Lock held. */
-static void reap(struct ch_volume *vol, struct bio_list *done, struct bio_list *bad)
-{
-	struct ch_buffer *buf, *next;
-	u64 now = ktime_get_ns();
-	struct bio *bio;
-
-	list_for_each_entry_safe(buf, next, &vol->inflight, list) {
-		if (!buf->ended)
-			continue;
-		if (vol->tier.failed) {
-			fail_guests(vol, buf, bad);
-		} else if (buf->rec.seq <= ch_log_seq_done(&vol->tier)) {
-			while ((bio = bio_list_pop(&buf->guests))) {
-				if (!is_fua(bio)) {
-					count_latency(vol, bio, now);
-					bio_list_add(done, bio);
-					continue;
-				}
-				ch_io(bio)->need_seq = buf->rec.seq;
-				bio_list_add(&vol->waiters, bio);
-			}
-		} else {
-			continue;
-		}
-		bio_list_init(&buf->guests);
-		list_move(&buf->list, &vol->buffers_free);
-	}
-	if (vol->tier.failed)
-		take_durable(vol, bad);
-}
-
-/* After a failure: whoever waits gets the error. */
-static void release_failed(struct ch_volume *vol)
-{
-	struct bio_list done = BIO_EMPTY_LIST, bad = BIO_EMPTY_LIST;
-	unsigned long flags;
-
-	spin_lock_irqsave(&vol->lock, flags);
-	reap(vol, &done, &bad);
-	take_through(vol, &done, &bad);
-	spin_unlock_irqrestore(&vol->lock, flags);
-	end_list(&bad, BLK_STS_IOERR);
-	ch_log_kick(vol);
-	wake_up_all(&vol->change_wait);
-}
-
-void ch_volume_fail(struct ch_volume *vol, enum ch_trace_error what, u64 sector, int error)
-{
-	unsigned long flags;
-	bool first;
-
-	spin_lock_irqsave(&vol->lock, flags);
-	ch_tier_fail(&vol->tier);
-	first = !vol->failed_reported;
-	vol->failed_reported = true;
-	vol->counters.io_errors++;
-	spin_unlock_irqrestore(&vol->lock, flags);
-
-	trace_cohost_error(vol->dev, what, sector, error);
-	if (first) {
-		DMERR("volume %s: the fast device failed (%d): writes are refused from now on",
-		      vol->name, error);
-		ch_event_send(vol->name, COHOST_EVENT_TYPE_ERROR, sector, error);
-		ch_event_state(vol->name, COHOST_STATE_FAILED);
-	}
-	release_failed(vol);
-}
-
-/* Is there anything for the thread? Lock held. */
-static bool work_left(const struct ch_volume *vol)
-{
-	return vol->tier.failed || vol->commit.queued || vol->marker_wanted ||
-	       !bio_list_empty(&vol->waiters) || !bio_list_empty(&vol->unread) ||
-	       vol->sync_seq > ch_log_seq_durable(&vol->tier);
-}
-
-static void record_endio(struct bio *bio)
-{
-	struct ch_buffer *buf = bio->bi_private;
-	struct ch_volume *vol = buf->vol;
-	struct bio_list done = BIO_EMPTY_LIST, bad = BIO_EMPTY_LIST;
-	int error = blk_status_to_errno(bio->bi_status);
-	u64 sector = ch_tier_fast_block(&vol->tier, buf->rec.pos) * CH_SECTORS_PER_BLOCK;
-	u64 now = ktime_get_ns();
-	bool fua = buf->fua, kick;
-	unsigned long flags;
-
-	trace_cohost_commit(vol->dev, buf->rec.seq, buf->payload,
-			    buf->rec.write_blocks << CH_BLOCK_SHIFT, false, error);
-	spin_lock_irqsave(&vol->lock, flags);
-	buf->ended = true;
-	vol->inflight_blocks -= buf->payload;
-	ch_commit_record_took(&vol->commit, now - buf->start_ns);
-	if (!error && !vol->tier.failed)
-		error = fua ? ch_log_written_fua(&vol->tier, buf->rec.seq)
-			    : ch_log_written(&vol->tier, buf->rec.seq);
-	if (!error)
-		reap(vol, &done, &bad); /* the buffer may be free */
-	if (!error && fua && !vol->tier.failed) {
-		take_durable(vol, &done);
-		ch_commit_round_end(&vol->commit, now);
-		wake_up_all(&vol->change_wait);
-	}
-	kick = work_left(vol);
-	spin_unlock_irqrestore(&vol->lock, flags);
-	if (error)
-		ch_volume_fail(vol, CH_TRACE_ERROR_FAST_WRITE, sector, error);
-	end_list(&done, BLK_STS_OK);
-	end_list(&bad, BLK_STS_IOERR);
-	if (kick)
-		ch_log_kick(vol);
-	ch_end_put(vol);
-}
-
-static void flush_endio(struct bio *bio)
-{
-	struct ch_volume *vol = bio->bi_private;
-	struct bio_list done = BIO_EMPTY_LIST;
-	int error = blk_status_to_errno(bio->bi_status);
-	u64 now = ktime_get_ns();
-	unsigned long flags;
-	bool failed, kick;
-	u64 seq;
-
-	spin_lock_irqsave(&vol->lock, flags);
-	ch_flush_end(&vol->tier, error);
-	failed = vol->tier.failed;
-	ch_commit_flush_took(&vol->commit, now - vol->flush_start_ns);
-	if (!failed)
-		take_durable(vol, &done);
-	if (!bio_list_empty(&done))
-		ch_commit_round_end(&vol->commit, now);
-	seq = ch_log_seq_durable(&vol->tier);
-	kick = work_left(vol);
-	spin_unlock_irqrestore(&vol->lock, flags);
-
-	trace_cohost_commit(vol->dev, seq, 0, 0, true, error);
-	if (error)
-		ch_volume_fail(vol, CH_TRACE_ERROR_FAST_FLUSH, 0, error);
-	else if (failed)
-		release_failed(vol);
-	end_list(&done, BLK_STS_OK);
-	if (kick)
-		ch_log_kick(vol);
-	wake_up_all(&vol->change_wait);
-	ch_end_put(vol);
-}
-
 /* ---- building records ---- */
 
 static void submit_record(struct ch_volume *vol, struct ch_buffer *buf)
@@ -315,7 +55,7 @@ static void submit_record(struct ch_volume *vol, struct ch_buffer *buf)
 		 REQ_OP_WRITE | REQ_SYNC | REQ_IDLE | (buf->fua ? REQ_FUA : 0));
 	buf->bio.bi_iter.bi_sector = block * CH_SECTORS_PER_BLOCK;
 	buf->bio.bi_private = buf;
-	buf->bio.bi_end_io = record_endio;
+	buf->bio.bi_end_io = ch_ack_record_endio;
 	for (u32 i = 0; i < buf->rec.write_blocks; i++)
 		__bio_add_page(&buf->bio, buf->page[i], CH_BLOCK_SIZE, 0);
 	buf->start_ns = ktime_get_ns();
@@ -390,7 +130,7 @@ static void copy_guest(struct ch_buffer *buf, struct bio *bio, u32 at)
 	struct bio_vec bv;
 
 	if (!bio_has_data(bio)) {
-		for (u32 i = 0; i < bio_blocks(bio); i++)
+		for (u32 i = 0; i < ch_bio_blocks(bio); i++)
 			clear_page(page_address(buf->page[1 + at + i]));
 		return;
 	}
@@ -417,7 +157,7 @@ static void copy_guests(struct ch_buffer *buf)
 
 	bio_list_for_each(bio, &buf->guests) {
 		copy_guest(buf, bio, at);
-		at += bio_blocks(bio);
+		at += ch_bio_blocks(bio);
 	}
 	for (u32 i = 0; i < buf->payload; i++)
 		buf->crc[i] = ch_crc32c(page_address(buf->page[1 + i]), CH_BLOCK_SIZE);
@@ -435,10 +175,10 @@ static void log_guests(struct ch_volume *vol, struct ch_buffer *buf)
 		u64 lba = bio->bi_iter.bi_sector / CH_SECTORS_PER_BLOCK;
 
 		trace_cohost_write(vol->dev, bio->bi_iter.bi_sector, bio->bi_iter.bi_size,
-				   buf->rec.seq, is_fua(bio));
-		vol->commit.waiting += is_fua(bio);
-		buf->fua |= alone && is_fua(bio);
-		for (u32 i = 0; i < bio_blocks(bio); i++, at++)
+				   buf->rec.seq, ch_bio_fua(bio));
+		vol->commit.waiting += ch_bio_fua(bio);
+		buf->fua |= alone && ch_bio_fua(bio);
+		for (u32 i = 0; i < ch_bio_blocks(bio); i++, at++)
 			ch_log_add(&vol->tier, &buf->rec, lba + i, buf->crc[at]);
 	}
 	ch_log_end(&vol->tier, &buf->rec);
@@ -454,9 +194,9 @@ static u32 count_batch(struct ch_volume *vol, u32 *ret_bios)
 
 	*ret_bios = 0;
 	bio_list_for_each(bio, &vol->writes) {
-		if (blocks + bio_blocks(bio) > CH_REC_EXTENTS_MAX)
+		if (blocks + ch_bio_blocks(bio) > CH_REC_EXTENTS_MAX)
 			break;
-		blocks += bio_blocks(bio);
+		blocks += ch_bio_blocks(bio);
 		++*ret_bios;
 	}
 	return blocks;
@@ -584,7 +324,7 @@ static bool make_record(struct ch_volume *vol)
 	spin_lock_irq(&vol->lock);
 	next = choose(vol, &buf, &bad);
 	spin_unlock_irq(&vol->lock);
-	end_list(&bad, BLK_STS_IOERR);
+	ch_ack_list(&bad, BLK_STS_IOERR);
 	if (next == NEXT_NOTHING)
 		return false;
 	if (next == NEXT_COPY) {
@@ -606,57 +346,14 @@ static bool make_record(struct ch_volume *vol)
 			log_guests(vol, buf);
 		}
 		spin_unlock_irq(&vol->lock);
-		end_list(&bad, BLK_STS_IOERR);
+		ch_ack_list(&bad, BLK_STS_IOERR);
 	}
 	if (next != NEXT_NOTHING)
 		submit_record(vol, buf);
 	return true;
 }
 
-/* ---- flush and waiting reads ---- */
-
-static bool flush_wanted(struct ch_volume *vol)
-{
-	u64 done = ch_log_seq_done(&vol->tier), durable = ch_log_seq_durable(&vol->tier);
-
-	if (vol->sync_seq > durable && vol->sync_seq <= done)
-		return true;
-	/* Who waits for more than is durable waits for no more than is done. */
-	return !bio_list_empty(&vol->waiters);
-}
-
-static void make_flush(struct ch_volume *vol)
-{
-	struct bio_list done = BIO_EMPTY_LIST;
-	bool go, failed;
-
-	spin_lock_irq(&vol->lock);
-	failed = vol->tier.failed;
-	take_durable(vol, &done);
-	go = flush_wanted(vol) && ch_flush_begin(&vol->tier);
-	vol->counters.fast_flushes += go;
-	vol->flush_start_ns = go ? ktime_get_ns() : vol->flush_start_ns;
-	spin_unlock_irq(&vol->lock);
-	end_list(&done, failed ? BLK_STS_IOERR : BLK_STS_OK);
-	if (!go)
-		return;
-	bio_init(&vol->flush_bio, vol->fast->bdev, NULL, 0, REQ_OP_WRITE | REQ_PREFLUSH | REQ_SYNC);
-	vol->flush_bio.bi_private = vol;
-	vol->flush_bio.bi_end_io = flush_endio;
-	ch_end_get(vol);
-	submit_bio(&vol->flush_bio);
-}
-
-static void end_through(struct ch_volume *vol)
-{
-	struct bio_list done = BIO_EMPTY_LIST, bad = BIO_EMPTY_LIST;
-
-	spin_lock_irq(&vol->lock);
-	take_through(vol, &done, &bad);
-	spin_unlock_irq(&vol->lock);
-	end_list(&done, BLK_STS_OK);
-	end_list(&bad, BLK_STS_IOERR);
-}
+/* ---- waiting reads ---- */
 
 static void make_reads(struct ch_volume *vol)
 {
@@ -666,7 +363,7 @@ static void make_reads(struct ch_volume *vol)
 	spin_lock_irq(&vol->lock);
 	while ((bio = bio_list_pop(&vol->unread))) {
 		struct ch_io *io = ch_io(bio);
-		u64 end = io->pos + bio_blocks(bio);
+		u64 end = io->pos + ch_bio_blocks(bio);
 
 		/* After a failure the block may be there or not: its checksum tells. */
 		if (end <= ch_log_pos_done(&vol->tier) || vol->tier.failed)
@@ -714,9 +411,9 @@ void ch_log_queue(struct ch_volume *vol, struct bio *bio)
 
 	spin_lock_irqsave(&vol->lock, flags);
 	bio_list_add(&vol->writes, bio);
-	ch_commit_queued(&vol->commit, bio_blocks(bio), is_fua(bio), now);
+	ch_commit_queued(&vol->commit, ch_bio_blocks(bio), ch_bio_fua(bio), now);
 	ch_io(bio)->start_ns = now;
-	vol->counters.flushes += is_fua(bio);
+	vol->counters.flushes += ch_bio_fua(bio);
 	vol->counters.writes++;
 	vol->counters.write_bytes += bio->bi_iter.bi_size;
 	vol->last_write = jiffies;
@@ -738,7 +435,7 @@ void ch_log_queue(struct ch_volume *vol, struct bio *bio)
 void ch_log_discard(struct ch_volume *vol, struct bio *bio)
 {
 	u64 lba = bio->bi_iter.bi_sector / CH_SECTORS_PER_BLOCK;
-	u32 left = bio_blocks(bio), n;
+	u32 left = ch_bio_blocks(bio), n;
 	unsigned long flags;
 
 	spin_lock_irqsave(&vol->lock, flags);
@@ -753,60 +450,21 @@ void ch_log_discard(struct ch_volume *vol, struct bio *bio)
 	bio_endio(bio);
 }
 
-void ch_log_flush(struct ch_volume *vol, struct bio *bio)
-{
-	struct bio_list done = BIO_EMPTY_LIST;
-	unsigned long flags;
-	bool failed;
-
-	spin_lock_irqsave(&vol->lock, flags);
-	vol->counters.flushes++;
-	ch_io(bio)->start_ns = ktime_get_ns();
-	ch_io(bio)->need_seq = ch_log_seq_done(&vol->tier);
-	vol->commit.waiting++;
-	bio_list_add(&vol->waiters, bio);
-	take_durable(vol, &done);
-	failed = vol->tier.failed;
-	if (!bio_list_empty(&done))
-		ch_commit_late(&vol->commit, ktime_get_ns());
-	spin_unlock_irqrestore(&vol->lock, flags);
-	if (bio_list_empty(&done))
-		make_flush(vol);
-	end_list(&done, failed ? BLK_STS_IOERR : BLK_STS_OK);
-}
-
 static int log_main(void *data)
 {
 	struct ch_volume *vol = data;
 
 	while (!kthread_should_stop()) {
 		log_wait(vol);
-		end_through(vol);
+		ch_ack_through(vol);
 		make_reads(vol);
 		do {
-			make_flush(vol);
+			ch_ack_flush(vol);
 			cond_resched();
 		} while (make_record(vol));
-		make_flush(vol);
+		ch_ack_flush(vol);
 	}
 	return 0;
-}
-
-int ch_log_sync(struct ch_volume *vol, u64 seq)
-{
-	bool failed;
-
-	spin_lock_irq(&vol->lock);
-	if (seq > vol->sync_seq)
-		vol->sync_seq = seq;
-	spin_unlock_irq(&vol->lock);
-	ch_log_kick(vol);
-	wait_event(vol->change_wait,
-		   READ_ONCE(vol->tier.durable_seq) >= seq || READ_ONCE(vol->tier.failed));
-	spin_lock_irq(&vol->lock);
-	failed = ch_log_seq_durable(&vol->tier) < seq;
-	spin_unlock_irq(&vol->lock);
-	return failed ? -EIO : 0;
 }
 
 int ch_log_init(struct ch_volume *vol)
