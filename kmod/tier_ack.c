@@ -199,7 +199,7 @@ void ch_ack_record_endio(struct bio *bio)
 	spin_lock_irqsave(&vol->lock, flags);
 	buf->ended = true;
 	vol->inflight_blocks -= buf->payload;
-	ch_commit_record_took(&vol->commit, now - buf->start_ns);
+	ch_commit_record_end(&vol->commit, now - buf->start_ns, now);
 	if (!error && !vol->tier.failed)
 		error = fua ? ch_log_written_fua(&vol->tier, buf->rec.seq)
 			    : ch_log_written(&vol->tier, buf->rec.seq);

@@ -28,7 +28,7 @@ static u32 round_begin(struct ch_commit *c)
 
 static void round_end(struct ch_commit *c, u32 took, u64 ns, u64 now)
 {
-	ch_commit_record_took(c, ns);
+	ch_commit_record_end(c, ns, now);
 	c->waiting -= took;
 	ch_commit_round_end(c, now);
 }
@@ -137,7 +137,7 @@ static void late_flushes_keep_it_open_for_one_round_at_most(void **state)
 		.arrived = 8, .came = {8, 8}, .record_ns = 800 * US, .flush_ns = 200 * US};
 
 	ch_commit_round_end(&c, 0);
-	ch_commit_queued(&c, 1, false, 1);
+	ch_commit_queued(&c, 1, false, 0);
 	assert_int_equal(c.gather_end, 500 * US);
 	ch_commit_late(&c, 300 * US);
 	assert_true(holds(&c, 799 * US));
@@ -147,6 +147,162 @@ static void late_flushes_keep_it_open_for_one_round_at_most(void **state)
 	/* Once it is over it is over. */
 	ch_commit_late(&c, 1000 * US);
 	assert_false(holds(&c, 1000 * US));
+}
+
+/*
+ * Writers of one block each that wait for it to be durable, on a fast device of one queue, played
+ * in steps of 10 us as tier_log.c and tier_ack.c play it. Each of their steps takes a while.
+ */
+#define WRITERS_MAX 16
+enum doing { WRITING, WAITS_WRITE, FLUSHING, WAITS_FLUSH };
+struct play {
+	struct ch_commit c;
+	bool fua; /* a FUA write instead of a write and a FLUSH */
+	u32 nr, step_us;
+	enum doing doing[WRITERS_MAX];
+	u64 at[WRITERS_MAX]; /* when its next step comes */
+	bool taken[WRITERS_MAX];
+	u64 record_end, flush_end; /* 0: none under way */
+	u64 done, durable, flushed_to, need[WRITERS_MAX];
+	u32 rnd, ops, records, flushes;
+};
+
+static u64 a_while(struct play *p, u64 now)
+{
+	p->rnd = p->rnd * 1103515245U + 12345U;
+	/* Now and then a processor has something better to do. */
+	if ((p->rnd >> 8) % 200 == 0)
+		return now + 5000 * US;
+	return now + p->step_us * US / 2 + (p->rnd >> 8) % p->step_us * US;
+}
+
+static void play_writer(struct play *p, u32 w, u64 now)
+{
+	if (p->doing[w] == WRITING) {
+		ch_commit_queued(&p->c, 1, p->fua, now);
+		p->doing[w] = WAITS_WRITE;
+		p->taken[w] = false;
+	} else if (p->doing[w] == FLUSHING) {
+		p->need[w] = p->done;
+		if (p->durable >= p->done) {
+			ch_commit_late(&p->c, now);
+			p->doing[w] = WRITING;
+			p->at[w] = a_while(p, now);
+			p->ops++;
+			return;
+		}
+		p->doing[w] = WAITS_FLUSH;
+		p->c.waiting++;
+	}
+}
+
+static void play_close(struct play *p, u64 now)
+{
+	if (p->record_end || !p->c.queued || ch_commit_holds(&p->c, RECORD_BLOCKS, 0, now))
+		return;
+	for (u32 w = 0; w < p->nr; w++) {
+		if (p->doing[w] != WAITS_WRITE || p->taken[w])
+			continue;
+		p->taken[w] = true;
+		ch_commit_taken(&p->c, 1, p->fua);
+		p->c.waiting += p->fua;
+	}
+	ch_commit_closed(&p->c);
+	p->records++;
+	p->flushes += p->fua;
+	p->record_end = now + (p->fua ? 1700 : 1400) * US;
+}
+
+static void play_record_end(struct play *p, u64 now)
+{
+	p->record_end = 0;
+	p->done++;
+	ch_commit_record_end(&p->c, (p->fua ? 1700 : 1400) * US, now);
+	for (u32 w = 0; w < p->nr; w++) {
+		if (p->doing[w] != WAITS_WRITE || !p->taken[w])
+			continue;
+		p->doing[w] = p->fua ? WRITING : FLUSHING;
+		p->at[w] = a_while(p, now);
+		p->ops += p->fua;
+		p->c.waiting -= p->fua;
+	}
+	if (p->fua)
+		ch_commit_round_end(&p->c, now);
+}
+
+static void play_flush(struct play *p, u64 now)
+{
+	bool any = false;
+
+	if (p->flush_end && now >= p->flush_end) {
+		p->flush_end = 0;
+		p->durable = p->flushed_to;
+		ch_commit_flush_took(&p->c, 300 * US);
+		for (u32 w = 0; w < p->nr; w++) {
+			if (p->doing[w] != WAITS_FLUSH || p->need[w] > p->durable)
+				continue;
+			p->doing[w] = WRITING;
+			p->at[w] = a_while(p, now);
+			p->ops++;
+			p->c.waiting--;
+			any = true;
+		}
+		if (any)
+			ch_commit_round_end(&p->c, now);
+	}
+	for (u32 w = 0; w < p->nr && !p->flush_end; w++) {
+		if (p->doing[w] != WAITS_FLUSH)
+			continue;
+		p->flush_end = now + 300 * US;
+		p->flushed_to = p->done;
+		p->flushes++;
+	}
+}
+
+/* Ten seconds of it. */
+static struct play play(u32 writers, bool fua, u32 step_us)
+{
+	struct play p = {.nr = writers, .fua = fua, .step_us = step_us};
+
+	for (u64 now = 10 * US; now < 10000000 * US; now += 10 * US) {
+		for (u32 w = 0; w < p.nr; w++)
+			if ((p.doing[w] == WRITING || p.doing[w] == FLUSHING) && now >= p.at[w])
+				play_writer(&p, w, now);
+		if (p.record_end && now >= p.record_end)
+			play_record_end(&p, now);
+		play_flush(&p, now);
+		play_close(&p, now);
+	}
+	return p;
+}
+
+/* The goal for eight is 4.6 KiB of log and 0.2 flushes for each 4 KiB, however they wait. */
+static void eight_writers_share(void **state)
+{
+	static const u32 steps[] = {20, 100, 300, 600};
+
+	for (u32 i = 0; i < sizeof(steps) / sizeof(*steps); i++)
+		for (u32 fua = 0; fua < 2; fua++) {
+			struct play p = play(8, fua, steps[i]);
+			double kib = 4.0 * (p.ops + p.records) / p.ops;
+			double flushes = (double)p.flushes / p.ops;
+
+			print_message("%s, %u us: %.2f KiB, %.3f flushes, %u per second\n",
+				      fua ? "FUA" : "FLUSH", steps[i], kib, flushes, p.ops / 10);
+			assert_true(kib <= 4.6);
+			assert_true(flushes <= 0.2);
+		}
+}
+
+static void one_writer_is_not_slower_than_the_device(void **state)
+{
+	for (u32 fua = 0; fua < 2; fua++) {
+		struct play p = play(1, fua, 100);
+		u32 device_us = 1700 + (fua ? 100 : 200) + 10 * 3;
+
+		/* The odd 5 ms of a_while() included. */
+		assert_true(p.ops >= 10000000U / (device_us + (fua ? 25 : 50)) * 95 / 100);
+	}
 }
 
 static void what_fills_a_record_goes_at_once(void **state)
@@ -185,6 +341,8 @@ int main(void)
 		cmocka_unit_test(who_does_not_come_back_costs_half_a_round_once_or_twice),
 		cmocka_unit_test(nobody_waits_longer_than_the_limit),
 		cmocka_unit_test(late_flushes_keep_it_open_for_one_round_at_most),
+		cmocka_unit_test(eight_writers_share),
+		cmocka_unit_test(one_writer_is_not_slower_than_the_device),
 		cmocka_unit_test(what_fills_a_record_goes_at_once),
 		cmocka_unit_test(a_stream_has_several_records_in_flight),
 	};
