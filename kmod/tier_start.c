@@ -24,6 +24,8 @@ static char *fast_error(enum ch_check check)
 	switch (check) {
 	case CH_CHECK_ABSENT:
 		return "the fast device carries no cohost superblock: create the volume first";
+	case CH_CHECK_OLD:
+		return "the fast device was written by an older version of cohost";
 	case CH_CHECK_VERSION:
 		return "the fast device was written by a newer version of cohost";
 	case CH_CHECK_CRC:
@@ -38,6 +40,8 @@ static char *slow_error(enum ch_check check)
 	switch (check) {
 	case CH_CHECK_ABSENT:
 		return "the slow device carries no cohost header: wrong device, or not created";
+	case CH_CHECK_OLD:
+		return "the slow device was written by an older version of cohost";
 	case CH_CHECK_VERSION:
 		return "the slow device was written by a newer version of cohost";
 	case CH_CHECK_CRC:

@@ -9,6 +9,8 @@ const char *ch_check_text(enum ch_check check)
 		return "is valid";
 	case CH_CHECK_ABSENT:
 		return "carries no cohost superblock";
+	case CH_CHECK_OLD:
+		return "was written by an older version of cohost";
 	case CH_CHECK_VERSION:
 		return "was written by a newer version of cohost";
 	case CH_CHECK_CRC:
@@ -51,58 +53,123 @@ u32 ch_geometry_map_sectors(const struct ch_geometry *geo)
 	return (u32)div_up(ch_geometry_map_bits(geo), CH_MAP_SECTOR_BITS);
 }
 
-int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes,
-		     const char **ret_why)
+static int slow_init(struct ch_geometry *geo, const char **ret_why)
 {
-	struct ch_geometry geo = {0};
-	u64 left;
-
-	if (fast_bytes < CH_FAST_BYTES_MIN) {
-		*ret_why = "the fast device is smaller than 40 MiB: its log must hold the largest "
-			   "writes in flight twice";
-		return -ENOSPC;
-	}
-	if (slow_bytes < CH_SLOW_BYTES_MIN) {
-		*ret_why = "the slow device is smaller than 32 MiB: headers, redo area and a "
-			   "volume of 16 MiB do not fit";
-		return -ENOSPC;
-	}
-	geo.fast_blocks = fast_bytes >> CH_BLOCK_SHIFT;
-	geo.slow_blocks = slow_bytes >> CH_BLOCK_SHIFT;
-
 	/* A 64th of the slow device, 4 MiB to 1 GiB, is kept for the redo area. */
-	geo.redo_start = CH_REGION_BLOCKS;
-	geo.redo_blocks =
-		align_down(clamp_u64(geo.slow_blocks / 64, 1024, 262144), CH_REGION_BLOCKS);
-	geo.data_start = geo.redo_start + geo.redo_blocks;
-	geo.volume_blocks = align_down(geo.slow_blocks - geo.data_start, CH_REGION_BLOCKS);
-	if (geo.volume_blocks > CH_VOLUME_BLOCKS_MAX) {
+	geo->redo_start = CH_REGION_BLOCKS;
+	geo->redo_blocks =
+		align_down(clamp_u64(geo->slow_blocks / 64, 1024, 262144), CH_REGION_BLOCKS);
+	geo->data_start = geo->redo_start + geo->redo_blocks;
+	geo->volume_blocks = align_down(geo->slow_blocks - geo->data_start, CH_REGION_BLOCKS);
+	if (geo->volume_blocks > CH_VOLUME_BLOCKS_MAX) {
 		*ret_why = "the slow device is larger than 16 TiB, which this version does not "
 			   "support";
 		return -EFBIG;
 	}
+	return 0;
+}
+
+/* One of the two index checkpoints: 8 bytes per log block, and their frame. */
+static u64 ckpt_blocks_of(u64 log_blocks)
+{
+	return log_blocks / 504 + 2;
+}
+
+/* What of `blocks` is left when index checkpoints for all of it have been taken off. */
+static u64 shared_blocks(u64 blocks)
+{
+	u64 off = 2 * ckpt_blocks_of(blocks) + CH_REGION_BLOCKS; /* the log begins aligned */
+
+	return blocks > off ? align_down(blocks - off, CH_REGION_BLOCKS) : 0;
+}
+
+static u64 log_default(u64 shared)
+{
+	if (shared < CH_LOG_BYTES_SHARE_MIN >> CH_BLOCK_SHIFT)
+		return shared;
+	return align_down(clamp_u64(shared / 2, 0, CH_LOG_BYTES_DEFAULT_MAX >> CH_BLOCK_SHIFT),
+			  CH_REGION_BLOCKS);
+}
+
+static int log_wanted(u64 log_bytes, u64 shared, u64 *ret_blocks, const char **ret_why)
+{
+	u64 blocks = align_up(div_up(log_bytes, CH_BLOCK_SIZE), CH_REGION_BLOCKS);
+
+	if (blocks < CH_LOG_BLOCKS_MIN) {
+		*ret_why = "a log of less than 32 MiB would not hold the largest writes in flight "
+			   "twice";
+		return -EINVAL;
+	}
+	if (blocks > CH_LOG_BLOCKS_MAX) {
+		*ret_why = "a log of more than 8 TiB is not supported";
+		return -EFBIG;
+	}
+	if (blocks > shared) {
+		*ret_why = "the fast device is too small for a log of this size";
+		return -ENOSPC;
+	}
+	*ret_blocks = blocks;
+	return 0;
+}
+
+static int fast_init(struct ch_geometry *geo, u64 log_bytes, const char **ret_why)
+{
+	u64 shared;
+	int r;
 
 	/* One bit per block up to 4 TiB; coarser above, so that a map stays below 128 MiB. */
-	while (ch_geometry_map_bits(&geo) > 1ULL << 30)
-		geo.changed_shift++;
-	geo.map_start = CH_META_START;
-	geo.map_blocks = div_up(ch_geometry_map_sectors(&geo), CH_MAP_SECTORS_PER_BLOCK);
-	geo.ckpt_start = geo.map_start + 2 * geo.map_blocks;
+	while (ch_geometry_map_bits(geo) > 1ULL << 30)
+		geo->changed_shift++;
+	geo->map_start = CH_META_START;
+	geo->map_blocks = div_up(ch_geometry_map_sectors(geo), CH_MAP_SECTORS_PER_BLOCK);
+	geo->ckpt_start = geo->map_start + 2 * geo->map_blocks;
 
-	/* An index checkpoint needs 16 bytes per log block at most: 1/256, rounded up. */
-	left = geo.fast_blocks > geo.ckpt_start ? geo.fast_blocks - geo.ckpt_start : 0;
-	geo.ckpt_blocks = left / 256 + 1;
-	geo.log_start = align_up(geo.ckpt_start + 2 * geo.ckpt_blocks, CH_REGION_BLOCKS);
-	left = geo.fast_blocks > geo.log_start ? geo.fast_blocks - geo.log_start : 0;
-	/* Index entries are 32 bit; two values have a meaning. */
-	geo.log_blocks = align_down(clamp_u64(left, 0, 0xffff0000ULL), CH_REGION_BLOCKS);
-	if (geo.log_blocks < CH_LOG_BLOCKS_MIN) {
+	shared = geo->fast_blocks > geo->ckpt_start
+			 ? shared_blocks(geo->fast_blocks - geo->ckpt_start)
+			 : 0;
+	if (shared < CH_LOG_BLOCKS_MIN) {
 		*ret_why = "the fast device is too small for a slow device of this size: less than "
 			   "32 MiB are left for the log";
 		return -ENOSPC;
 	}
-	*ret_geo = geo;
+	geo->log_blocks = log_default(shared);
+	if (log_bytes) {
+		r = log_wanted(log_bytes, shared, &geo->log_blocks, ret_why);
+		if (r)
+			return r;
+	}
+	geo->ckpt_blocks = ckpt_blocks_of(geo->log_blocks);
+	geo->log_start = align_up(geo->ckpt_start + 2 * geo->ckpt_blocks, CH_REGION_BLOCKS);
+	geo->line_start = geo->log_start + geo->log_blocks;
+	/* More lines than the volume has would never be used. */
+	geo->line_blocks = clamp_u64(shared - geo->log_blocks, 0, geo->volume_blocks);
 	return 0;
+}
+
+int ch_geometry_init(struct ch_geometry *ret_geo, const struct ch_geometry_spec *spec,
+		     const char **ret_why)
+{
+	struct ch_geometry geo = {0};
+	int r;
+
+	if (spec->fast_bytes < CH_FAST_BYTES_MIN) {
+		*ret_why = "the fast device is smaller than 40 MiB: its log must hold the largest "
+			   "writes in flight twice";
+		return -ENOSPC;
+	}
+	if (spec->slow_bytes < CH_SLOW_BYTES_MIN) {
+		*ret_why = "the slow device is smaller than 32 MiB: headers, redo area and a "
+			   "volume of 16 MiB do not fit";
+		return -ENOSPC;
+	}
+	geo.fast_blocks = spec->fast_bytes >> CH_BLOCK_SHIFT;
+	geo.slow_blocks = spec->slow_bytes >> CH_BLOCK_SHIFT;
+	r = slow_init(&geo, ret_why);
+	if (!r)
+		r = fast_init(&geo, spec->log_bytes, ret_why);
+	if (!r)
+		*ret_geo = geo;
+	return r;
 }
 
 static bool area_ok(u64 start, u64 blocks, u64 end)
@@ -115,7 +182,7 @@ bool ch_geometry_valid(const struct ch_geometry *geo)
 	if (geo->volume_blocks == 0 || geo->volume_blocks > CH_VOLUME_BLOCKS_MAX ||
 	    geo->changed_shift > 16)
 		return false;
-	if (geo->log_blocks < 16 || geo->log_blocks > 0xffff0000ULL)
+	if (geo->log_blocks < 16 || geo->log_blocks > CH_LOG_BLOCKS_MAX)
 		return false;
 	if (!area_ok(geo->log_start, geo->log_blocks, geo->fast_blocks) ||
 	    geo->ckpt_blocks > geo->log_start / 2 ||
@@ -125,6 +192,11 @@ bool ch_geometry_valid(const struct ch_geometry *geo)
 	    geo->map_start < CH_META_START)
 		return false;
 	if (geo->map_blocks < div_up(ch_geometry_map_sectors(geo), CH_MAP_SECTORS_PER_BLOCK))
+		return false;
+	if (geo->line_blocks &&
+	    (geo->line_blocks % CH_REGION_BLOCKS || geo->line_blocks > CH_VOLUME_BLOCKS_MAX ||
+	     geo->line_start < geo->log_start + geo->log_blocks ||
+	     !area_ok(geo->line_start, geo->line_blocks, geo->fast_blocks)))
 		return false;
 	return area_ok(geo->data_start, geo->volume_blocks, geo->slow_blocks) &&
 	       area_ok(geo->redo_start, geo->redo_blocks, geo->data_start) &&
@@ -196,6 +268,8 @@ void ch_sb_encode(const struct ch_sb *sb, void *block)
 	d->base_epoch = cpu_to_le64(sb->base_epoch);
 	d->base_slot = cpu_to_le32(sb->base_slot);
 	d->session_pos = cpu_to_le64(sb->session_pos);
+	d->line_start = cpu_to_le64(geo->line_start);
+	d->line_blocks = cpu_to_le64(geo->line_blocks);
 	d->crc = cpu_to_le32(sb_crc(d));
 }
 
@@ -210,10 +284,31 @@ static void geometry_decode(const struct ch_sb_disk *d, struct ch_geometry *geo)
 	geo->ckpt_blocks = le64_to_cpu(d->ckpt_blocks);
 	geo->log_start = le64_to_cpu(d->log_start);
 	geo->log_blocks = le64_to_cpu(d->log_blocks);
+	geo->line_start = le64_to_cpu(d->line_start);
+	geo->line_blocks = le64_to_cpu(d->line_blocks);
 	geo->redo_start = le64_to_cpu(d->redo_start);
 	geo->redo_blocks = le64_to_cpu(d->redo_blocks);
 	geo->data_start = le64_to_cpu(d->data_start);
 	geo->changed_shift = le32_to_cpu(d->changed_shift);
+}
+
+static_assert(offsetof(struct ch_slow_disk, version) == offsetof(struct ch_sb_disk, version) &&
+		      offsetof(struct ch_slow_disk, crc) == offsetof(struct ch_sb_disk, crc) &&
+		      offsetof(struct ch_slow_disk, incompat) ==
+			      offsetof(struct ch_sb_disk, incompat),
+	      "both headers keep version, crc and incompat in the same places");
+
+/* Of either header, whose crc is right. */
+static enum ch_check version_check(const void *block)
+{
+	const struct ch_sb_disk *d = block;
+
+	if (le32_to_cpu(d->version) < CH_FORMAT_VERSION)
+		return CH_CHECK_OLD;
+	if (le32_to_cpu(d->version) > CH_FORMAT_VERSION ||
+	    (le64_to_cpu(d->incompat) & ~CH_INCOMPAT_KNOWN))
+		return CH_CHECK_VERSION;
+	return CH_CHECK_OK;
 }
 
 static bool sb_valid(const struct ch_sb *sb)
@@ -229,15 +324,16 @@ static bool sb_valid(const struct ch_sb *sb)
 enum ch_check ch_sb_decode(const void *block, struct ch_sb *ret_sb)
 {
 	const struct ch_sb_disk *d = block;
+	enum ch_check check;
 	struct ch_sb sb;
 
 	if (memcmp(d->magic, CH_FAST_MAGIC, sizeof(d->magic)))
 		return CH_CHECK_ABSENT;
 	if (le32_to_cpu(d->crc) != sb_crc(d))
 		return CH_CHECK_CRC;
-	if (le32_to_cpu(d->version) != CH_FORMAT_VERSION ||
-	    (le64_to_cpu(d->incompat) & ~CH_INCOMPAT_KNOWN))
-		return CH_CHECK_VERSION;
+	check = version_check(d);
+	if (check != CH_CHECK_OK)
+		return check;
 	memset(&sb, 0, sizeof(sb));
 	sb.compat = le64_to_cpu(d->compat);
 	sb.incompat = le64_to_cpu(d->incompat);
@@ -262,7 +358,7 @@ enum ch_check ch_sb_decode(const void *block, struct ch_sb *ret_sb)
 	return CH_CHECK_OK;
 }
 
-/* The reason that tells more: a newer version or damage says more than absence. */
+/* The reason that tells more: another version or damage says more than absence. */
 static enum ch_check worse(enum ch_check a, enum ch_check b)
 {
 	return a == CH_CHECK_ABSENT ? b : a;
@@ -276,9 +372,11 @@ enum ch_check ch_sb_pick(const void *block_a, const void *block_b, struct ch_sb 
 	enum ch_check check_b = ch_sb_decode(block_b, &b);
 	u32 slot;
 
-	/* A newer version in one place may have moved things: the other is not to be trusted. */
+	/* Another version in one place may have moved things: the other is not to be trusted. */
 	if (check_a == CH_CHECK_VERSION || check_b == CH_CHECK_VERSION)
 		return CH_CHECK_VERSION;
+	if (check_a == CH_CHECK_OLD || check_b == CH_CHECK_OLD)
+		return CH_CHECK_OLD;
 	if (check_a != CH_CHECK_OK && check_b != CH_CHECK_OK)
 		return worse(check_a, check_b);
 	if (check_a == CH_CHECK_OK && check_b == CH_CHECK_OK)
@@ -315,21 +413,19 @@ void ch_slow_encode(const struct ch_slow *slow, void *block)
 	d->crc = cpu_to_le32(sb_crc(d));
 }
 
-static_assert(offsetof(struct ch_slow_disk, crc) == offsetof(struct ch_sb_disk, crc),
-	      "both headers keep the crc in the same place");
-
 enum ch_check ch_slow_decode(const void *block, struct ch_slow *ret_slow)
 {
 	const struct ch_slow_disk *d = block;
+	enum ch_check check;
 	struct ch_slow slow;
 
 	if (memcmp(d->magic, CH_SLOW_MAGIC, sizeof(d->magic)))
 		return CH_CHECK_ABSENT;
 	if (le32_to_cpu(d->crc) != sb_crc(d))
 		return CH_CHECK_CRC;
-	if (le32_to_cpu(d->version) != CH_FORMAT_VERSION ||
-	    (le64_to_cpu(d->incompat) & ~CH_INCOMPAT_KNOWN))
-		return CH_CHECK_VERSION;
+	check = version_check(d);
+	if (check != CH_CHECK_OK)
+		return check;
 	memset(&slow, 0, sizeof(slow));
 	slow.compat = le64_to_cpu(d->compat);
 	slow.incompat = le64_to_cpu(d->incompat);

@@ -6,7 +6,8 @@
  *
  * Everything is counted in blocks of 4 KiB unless a name says otherwise.
  *
- * Fast device:  superblock A | superblock B | changed map 0, 1 | index checkpoint A, B | log
+ * Fast device:  superblock A | superblock B | changed map 0, 1 | index checkpoint A, B | log |
+ *               lines of the read tier
  * Slow device:  header A | header B | redo area (reserved) | data of the volume
  */
 #ifndef CH_CORE_FORMAT_H
@@ -18,8 +19,9 @@
 #define CH_BLOCK_SIZE	     (1U << CH_BLOCK_SHIFT)
 #define CH_SECTORS_PER_BLOCK (CH_BLOCK_SIZE / 512)
 #define CH_REGION_BLOCKS     256U /* 1 MiB: unit of alignment, destage and read pins */
+#define CH_LINE_BLOCKS	     8U	  /* 32 KiB: what the read tier keeps or drops as one */
 
-#define CH_FORMAT_VERSION 1U
+#define CH_FORMAT_VERSION 2U
 #define CH_SB_BLOCK_A	  0U /* the same two places on both devices */
 #define CH_SB_BLOCK_B	  16U
 #define CH_META_START	  32U /* first block behind the superblocks */
@@ -55,11 +57,10 @@ struct ch_sb_disk {
 	__le64 map_start;
 	__le64 map_blocks; /* of one of the two maps */
 	__le64 ckpt_start;
-	__le64 ckpt_blocks; /* of one of the two index checkpoints (reserved, unused in version 1)
-			     */
+	__le64 ckpt_blocks; /* of one of the two index checkpoints (reserved, unused so far) */
 	__le64 log_start;
 	__le64 log_blocks;
-	__le64 redo_start; /* on the slow device (reserved, unused in version 1) */
+	__le64 redo_start; /* on the slow device (reserved, unused so far) */
 	__le64 redo_blocks;
 	__le64 data_start;    /* on the slow device */
 	__le32 changed_shift; /* one bit of the changed map covers 1 << shift blocks */
@@ -74,12 +75,14 @@ struct ch_sb_disk {
 	__le32 base_slot;     /* which of the two maps belongs to base_epoch */
 	__le32 reserved0;
 	__le64 session_pos; /* where this session's first record goes: see below */
-	u8 reserved[4096 - 296];
+	__le64 line_start;  /* lines of the read tier; what they hold does not outlive a stop */
+	__le64 line_blocks; /* 0: no read tier */
+	u8 reserved[4096 - 312];
 };
 static_assert(sizeof(struct ch_sb_disk) == CH_BLOCK_SIZE, "superblock is one block");
 static_assert(offsetof(struct ch_sb_disk, fast_blocks) == 128, "superblock layout");
 static_assert(offsetof(struct ch_sb_disk, tail_pos) == 232, "superblock layout");
-static_assert(offsetof(struct ch_sb_disk, reserved) == 296, "superblock layout");
+static_assert(offsetof(struct ch_sb_disk, line_start) == 296, "superblock layout");
 
 /*
  * Sessions: a start writes session + 1 and the end of the recovered log into the
@@ -117,7 +120,7 @@ static_assert(sizeof(struct ch_slow_disk) == CH_BLOCK_SIZE, "slow header is one 
 
 struct ch_extent_disk {
 	__le64 lba; /* block of the volume */
-	__le32 len; /* blocks; bits 24-31 are flags (none known in version 1), 1 for data */
+	__le32 len; /* blocks; bits 24-31 are flags (none known so far), 1 for data */
 	__le32 crc; /* CRC-32C of the payload block */
 };
 static_assert(sizeof(struct ch_extent_disk) == 16, "extent layout");
@@ -168,6 +171,7 @@ struct ch_geometry {
 	u64 map_start, map_blocks;
 	u64 ckpt_start, ckpt_blocks;
 	u64 log_start, log_blocks;
+	u64 line_start, line_blocks;
 	u64 redo_start, redo_blocks, data_start;
 	u32 changed_shift;
 };
@@ -198,6 +202,7 @@ struct ch_slow {
 enum ch_check {
 	CH_CHECK_OK,
 	CH_CHECK_ABSENT,  /* magic does not match: not ours */
+	CH_CHECK_OLD,	  /* ours, but of an older version */
 	CH_CHECK_VERSION, /* ours, but of a newer version or with unknown incompat bits */
 	CH_CHECK_CRC,	  /* ours, damaged */
 	CH_CHECK_RANGE,	  /* ours, crc right, but the values contradict each other */
@@ -214,15 +219,30 @@ const char *ch_check_text(enum ch_check check);
  */
 #define CH_LOG_BLOCKS_MIN    8192ULL	   /* 32 MiB */
 #define CH_VOLUME_BLOCKS_MIN 4096ULL	   /* 16 MiB */
-#define CH_VOLUME_BLOCKS_MAX 0xfffffff0ULL /* 16 TiB: index entries are 32 bit */
+#define CH_LOG_BLOCKS_MAX    (1ULL << 31)  /* 8 TiB: index entries are 32 bit, */
+#define CH_VOLUME_BLOCKS_MAX 0xffff0000ULL /* and so are blocks of the volume: 16 TiB */
 #define CH_FAST_BYTES_MIN    (40ULL << 20)
 #define CH_SLOW_BYTES_MIN    (32ULL << 20)
 
 /*
- * Lays out both devices. 0, or -ENOSPC (a device too small) or -EFBIG (slow device
- * too large) with *ret_why = a sentence for people, which the caller does not free.
+ * By default the log gets half of what it may share with the read tier, at most
+ * CH_LOG_BYTES_DEFAULT_MAX: more log makes a longer recovery, more lines more hits. A small
+ * fast device is all log.
  */
-int ch_geometry_init(struct ch_geometry *ret_geo, u64 fast_bytes, u64 slow_bytes,
+#define CH_LOG_BYTES_DEFAULT_MAX (32ULL << 30)
+#define CH_LOG_BYTES_SHARE_MIN	 (1ULL << 30)
+
+struct ch_geometry_spec {
+	u64 fast_bytes, slow_bytes; /* sizes of the devices */
+	u64 log_bytes;		    /* wanted, rounded up to MiB; 0 = by default */
+};
+
+/*
+ * Lays out both devices. 0, or -ENOSPC (a device too small), -EFBIG (slow device or log
+ * too large) or -EINVAL (log too small) with *ret_why = a sentence for people, which the
+ * caller does not free.
+ */
+int ch_geometry_init(struct ch_geometry *ret_geo, const struct ch_geometry_spec *spec,
 		     const char **ret_why);
 
 /* True when no area overlaps another or leaves its device. Used on every superblock read. */

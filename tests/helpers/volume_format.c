@@ -3,7 +3,7 @@
  * Formats two devices (or files) as a volume, without any of the checks of
  * `cohostctl volume create`, for tests of the module alone:
  *
- *   volume_format FAST SLOW NAME     prints the volume's sectors
+ *   volume_format FAST SLOW NAME [LOG_MIB]     prints the volume's sectors
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -48,20 +48,23 @@ static void write_all(int fd, const struct ch_sb *sb, u64 nr,
 
 int main(int argc, char **argv)
 {
+	struct ch_geometry_spec spec = {0};
 	struct ch_geometry geo;
-	u64 fast_bytes, slow_bytes, salt;
+	u64 salt;
 	const char *why = "";
 	struct ch_sb sb;
 	u8 uuid[16];
 	int fast, slow;
 
-	if (argc != 4) {
-		fprintf(stderr, "usage: volume_format FAST SLOW NAME\n");
+	if (argc != 4 && argc != 5) {
+		fprintf(stderr, "usage: volume_format FAST SLOW NAME [LOG_MIB]\n");
 		return 2;
 	}
-	fast = open_device(argv[1], &fast_bytes);
-	slow = open_device(argv[2], &slow_bytes);
-	if (ch_geometry_init(&geo, fast_bytes, slow_bytes, &why)) {
+	fast = open_device(argv[1], &spec.fast_bytes);
+	slow = open_device(argv[2], &spec.slow_bytes);
+	if (argc == 5)
+		spec.log_bytes = strtoull(argv[4], NULL, 10) << 20;
+	if (ch_geometry_init(&geo, &spec, &why)) {
 		fprintf(stderr, "volume_format: %s\n", why);
 		return 1;
 	}

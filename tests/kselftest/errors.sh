@@ -45,6 +45,9 @@ refused "a file instead of a device" 1 "is not a block device" $create media fas
 refused "the same device twice" 2 "same device" $create media fast "$fast" slow "$fast"
 refused "fast device too small" 1 "MiB" $create media fast "$tiny" slow "$slow"
 refused "slow device too small" 1 "MiB" $create media fast "$fast" slow "$tiny"
+refused "a log too small" 1 "log of less than 32 MiB" $create media fast "$fast" slow "$slow" log 31M
+refused "no log at all" 1 "log of less than 32 MiB" $create media fast "$fast" slow "$slow" log 0
+refused "a log that does not fit" 1 "too small for a log of this size" $create media fast "$fast" slow "$slow" log 64M
 refused "a file system on it" 5 "xfs file system labelled 'keepme'" $create media fast "$fast" slow "$xfs"
 refused "a bad name" 2 "is no name for a volume" $create a@b fast "$fast" slow "$slow"
 refused "an unknown key" 2 "fsat" $create media fsat "$fast" slow "$slow"

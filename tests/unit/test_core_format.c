@@ -10,16 +10,18 @@
 
 #define N(array) (sizeof(array) / sizeof((array)[0]))
 #define MIB	 (1ULL << 20)
+#define GIB	 (1ULL << 30)
 
 static const u8 uuid[16] = "0123456789abcde";
 
 static struct ch_sb sample(u64 fast, u64 slow)
 {
+	const struct ch_geometry_spec spec = {.fast_bytes = fast, .slow_bytes = slow};
 	struct ch_geometry geo;
 	const char *why = NULL;
 	struct ch_sb sb;
 
-	assert_int_equal(ch_geometry_init(&geo, fast, slow, &why), 0);
+	assert_int_equal(ch_geometry_init(&geo, &spec, &why), 0);
 	ch_format_sb(&sb, &geo, uuid, 0x1122334455667788ULL, "media");
 	return sb;
 }
@@ -34,55 +36,104 @@ static void crc_is_castagnoli(void **state)
 	assert_int_equal(ch_crc32c_update(ch_crc32c("1234", 4), "56789", 5), 0xe3069283U);
 }
 
+/* What lies where: nothing overlaps, all is aligned, each area has what it needs. */
+static void check_geometry(const struct ch_geometry *geo, const struct ch_geometry_spec *spec)
+{
+	assert_true(ch_geometry_valid(geo));
+	assert_int_equal(geo->log_start % CH_REGION_BLOCKS, 0);
+	assert_int_equal(geo->log_blocks % CH_REGION_BLOCKS, 0);
+	assert_int_equal(geo->line_blocks % CH_REGION_BLOCKS, 0);
+	assert_int_equal(geo->data_start % CH_REGION_BLOCKS, 0);
+	assert_true(geo->log_blocks >= CH_LOG_BLOCKS_MIN);
+	assert_true(geo->log_blocks <= CH_LOG_BLOCKS_MAX);
+	assert_true(geo->volume_blocks >= CH_VOLUME_BLOCKS_MIN);
+	assert_true(geo->volume_blocks <= CH_VOLUME_BLOCKS_MAX);
+	assert_true(geo->line_blocks <= geo->volume_blocks);
+	assert_true(geo->ckpt_blocks >= geo->log_blocks / 504 + 2);
+	assert_true(geo->log_start >= geo->ckpt_start + 2 * geo->ckpt_blocks);
+	assert_true(geo->line_start >= geo->log_start + geo->log_blocks);
+	assert_true(geo->line_start + geo->line_blocks <= spec->fast_bytes / CH_BLOCK_SIZE);
+	assert_true(geo->data_start + geo->volume_blocks <= spec->slow_bytes / CH_BLOCK_SIZE);
+}
+
 static void geometry_fits_and_refuses(void **state)
 {
 	static const struct {
-		u64 fast, slow;
+		struct ch_geometry_spec spec;
 		int err;
 	} rows[] = {
-		{40 * MIB, 32 * MIB, 0},
-		{40 * MIB - 1, 32 * MIB, -ENOSPC},
-		{40 * MIB, 32 * MIB - 1, -ENOSPC},
-		{1ULL << 30, 1ULL << 40, 0},
-		{1ULL << 40, 1ULL << 30, 0},
-		{1ULL << 43, (1ULL << 44) - MIB, 0},
-		{1ULL << 40, 1ULL << 45, -EFBIG},
-		{64 * MIB, 1ULL << 43, -ENOSPC}, /* the maps alone take it all */
+		{{40 * MIB, 32 * MIB, 0}, 0},
+		{{40 * MIB - 1, 32 * MIB, 0}, -ENOSPC},
+		{{40 * MIB, 32 * MIB - 1, 0}, -ENOSPC},
+		{{GIB, 1024 * GIB, 0}, 0},
+		{{1024 * GIB, GIB, 0}, 0},
+		{{8192 * GIB, 16384 * GIB - MIB, 0}, 0},
+		{{1024 * GIB, 32768 * GIB, 0}, -EFBIG},
+		{{64 * MIB, 8192 * GIB, 0}, -ENOSPC}, /* the maps alone take it all */
+		{{128 * MIB, 256 * MIB, 32 * MIB}, 0},
+		{{128 * MIB, 256 * MIB, 32 * MIB - MIB / 2}, 0}, /* rounded up */
+		{{128 * MIB, 256 * MIB, 31 * MIB}, -EINVAL},
+		{{128 * MIB, 256 * MIB, 1}, -EINVAL},
+		{{128 * MIB, 256 * MIB, 126 * MIB}, 0},
+		{{128 * MIB, 256 * MIB, 127 * MIB}, -ENOSPC},
+		{{128 * MIB, 256 * MIB, 8193 * GIB}, -EFBIG},
+		{{128 * MIB, 256 * MIB, ~0ULL}, -EFBIG},
+		{{9000 * GIB, 1024 * GIB, 8192 * GIB}, 0},
 	};
 
 	for (size_t i = 0; i < N(rows); i++) {
 		struct ch_geometry geo;
 		const char *why = NULL;
 
-		assert_int_equal(ch_geometry_init(&geo, rows[i].fast, rows[i].slow, &why),
-				 rows[i].err);
+		assert_int_equal(ch_geometry_init(&geo, &rows[i].spec, &why), rows[i].err);
 		if (rows[i].err) {
 			assert_non_null(why);
 			continue;
 		}
-		assert_true(ch_geometry_valid(&geo));
-		assert_int_equal(geo.log_start % CH_REGION_BLOCKS, 0);
-		assert_int_equal(geo.log_blocks % CH_REGION_BLOCKS, 0);
-		assert_int_equal(geo.data_start % CH_REGION_BLOCKS, 0);
-		assert_true(geo.log_blocks >= CH_LOG_BLOCKS_MIN);
-		assert_true(geo.volume_blocks >= CH_VOLUME_BLOCKS_MIN);
-		assert_true(geo.log_start + geo.log_blocks <= rows[i].fast / CH_BLOCK_SIZE);
-		assert_true(geo.data_start + geo.volume_blocks <= rows[i].slow / CH_BLOCK_SIZE);
+		check_geometry(&geo, &rows[i].spec);
+	}
+}
+
+/* How log and read tier share the fast device, in MiB. */
+static void geometry_shares(void **state)
+{
+	static const struct {
+		struct ch_geometry_spec spec;
+		u64 log_min, log_max, line_min, line_max;
+	} rows[] = {
+		{{1000 * MIB, 64 * GIB, 0}, 950, 1000, 0, 0}, /* below 1 GiB: all log */
+		{{2 * GIB, 64 * GIB, 0}, 1000, 1024, 1000, 1024},
+		{{64 * GIB, 1024 * GIB, 0}, 32000, 32768, 32000, 32768},
+		{{256 * GIB, 1024 * GIB, 0}, 32768, 32768, 228000, 229376},
+		{{256 * GIB, 64 * GIB, 0}, 32768, 32768, 64000, 65536}, /* the whole volume */
+		{{128 * MIB, 256 * MIB, 64 * MIB}, 64, 64, 60, 64},
+		{{64 * GIB, 1024 * GIB, 40 * GIB}, 40960, 40960, 24000, 24576},
+	};
+
+	for (size_t i = 0; i < N(rows); i++) {
+		struct ch_geometry geo;
+		const char *why = NULL;
+
+		assert_int_equal(ch_geometry_init(&geo, &rows[i].spec, &why), 0);
+		check_geometry(&geo, &rows[i].spec);
+		assert_in_range(geo.log_blocks / 256, rows[i].log_min, rows[i].log_max);
+		assert_in_range(geo.line_blocks / 256, rows[i].line_min, rows[i].line_max);
 	}
 }
 
 static void superblock_round_trip(void **state)
 {
-	struct ch_sb sb = sample(64 * MIB, 256 * MIB), got;
+	struct ch_sb sb = sample(4 * GIB, 64 * GIB), got;
 	u8 block[CH_BLOCK_SIZE];
 
+	assert_true(sb.geo.line_blocks);
 	sb.generation = 77;
 	sb.flags = CH_SB_CLEAN;
-	sb.tail_pos = 123456;
+	sb.tail_pos = 1234567;
 	sb.tail_seq = 99;
 	sb.tail_prev_crc = 0xdeadbeef;
 	sb.session = 5;
-	sb.session_pos = 123400;
+	sb.session_pos = 1234500;
 	sb.durable_seq = 120;
 	sb.epoch = 9;
 	sb.base_epoch = 7;
@@ -130,11 +181,16 @@ static void superblock_refusals(void **state)
 
 	ch_sb_encode(&sb, b);
 	memcpy(a, b, sizeof(a));
-	d->version = cpu_to_le32(2);
+	d->version = cpu_to_le32(CH_FORMAT_VERSION + 1);
 	reseal(a);
 	assert_int_equal(ch_sb_decode(a, &got), CH_CHECK_VERSION);
 	/* Half of the device written by a newer version: not to be trusted. */
 	assert_int_equal(ch_sb_pick(a, b, &got, NULL), CH_CHECK_VERSION);
+
+	d->version = cpu_to_le32(CH_FORMAT_VERSION - 1);
+	reseal(a);
+	assert_int_equal(ch_sb_decode(a, &got), CH_CHECK_OLD);
+	assert_int_equal(ch_sb_pick(a, b, &got, NULL), CH_CHECK_OLD);
 
 	memcpy(a, b, sizeof(a));
 	d->incompat = cpu_to_le64(1);
@@ -162,8 +218,8 @@ static void superblock_refusals(void **state)
 /* What counts up is refused before it can wrap, and positions start one lap on. */
 static void superblock_limits(void **state)
 {
-	const struct ch_sb sb = sample(64 * MIB, 256 * MIB);
-	struct ch_sb bad[] = {sb, sb, sb, sb, sb, sb, sb, sb}, got;
+	const struct ch_sb sb = sample(128 * MIB, 256 * MIB);
+	struct ch_sb bad[] = {sb, sb, sb, sb, sb, sb, sb, sb, sb, sb, sb, sb}, got;
 	u8 block[CH_BLOCK_SIZE];
 
 	bad[0].generation = 1ULL << 62;
@@ -174,7 +230,16 @@ static void superblock_limits(void **state)
 	bad[5].session_pos = ~0ULL;
 	bad[6].tail_pos = sb.geo.log_blocks - 1;
 	bad[7].tail_pos = 0;
-	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+	for (size_t i = 8; i < N(bad); i++) {
+		bad[i].geo.line_start = sb.geo.log_start + sb.geo.log_blocks;
+		bad[i].geo.line_blocks = CH_REGION_BLOCKS;
+		bad[i].geo.fast_blocks = bad[i].geo.line_start + CH_REGION_BLOCKS;
+	}
+	bad[8].geo.line_start--;
+	bad[9].geo.line_start++;
+	bad[10].geo.line_blocks = CH_LINE_BLOCKS;
+	bad[11].geo.line_blocks = ~0ULL - (CH_REGION_BLOCKS - 1);
+	for (size_t i = 0; i < N(bad); i++) {
 		ch_sb_encode(&bad[i], block);
 		assert_int_equal(ch_sb_decode(block, &got), CH_CHECK_RANGE);
 	}
@@ -216,6 +281,10 @@ static void slow_header(void **state)
 	ch_format_slow(&sb, 1, a, &at_a);
 	assert_int_equal(at_a, CH_SB_BLOCK_A);
 	assert_int_equal(at_b, CH_SB_BLOCK_B);
+	((struct ch_slow_disk *)a)->version = cpu_to_le32(CH_FORMAT_VERSION - 1);
+	reseal(a);
+	assert_int_equal(ch_slow_decode(a, &slow), CH_CHECK_OLD);
+	ch_format_slow(&sb, 1, a, &at_a);
 	a[5000 % CH_BLOCK_SIZE] ^= 1;
 	assert_int_equal(ch_slow_decode(a, &slow), CH_CHECK_CRC);
 	assert_int_equal(ch_slow_pick(a, b, &slow), CH_CHECK_OK);
@@ -252,15 +321,11 @@ static void format_blocks(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(crc_is_castagnoli),
-		cmocka_unit_test(geometry_fits_and_refuses),
-		cmocka_unit_test(superblock_round_trip),
-		cmocka_unit_test(superblock_bit_flips),
-		cmocka_unit_test(superblock_refusals),
-		cmocka_unit_test(superblock_limits),
-		cmocka_unit_test(newer_superblock_wins),
-		cmocka_unit_test(slow_header),
-		cmocka_unit_test(format_blocks),
+		cmocka_unit_test(crc_is_castagnoli),	cmocka_unit_test(geometry_fits_and_refuses),
+		cmocka_unit_test(geometry_shares),	cmocka_unit_test(superblock_round_trip),
+		cmocka_unit_test(superblock_bit_flips), cmocka_unit_test(superblock_refusals),
+		cmocka_unit_test(superblock_limits),	cmocka_unit_test(newer_superblock_wins),
+		cmocka_unit_test(slow_header),		cmocka_unit_test(format_blocks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -106,12 +106,21 @@ static int run_show(struct ch_cmd *cmd)
 	return ch_cmd_facts(cmd, "volume", ch_volume_json(&volume), show_columns);
 }
 
+/* 0 means that nothing was said; who says 0 is told what is too small. */
+static uint64_t log_bytes_of(const struct ch_cmd *cmd)
+{
+	uint64_t bytes = ch_cmd_bytes(cmd, "log", 0);
+
+	return ch_cmd_str(cmd, "log", NULL) && !bytes ? 1 : bytes;
+}
+
 static struct ch_volume_spec spec_of(const struct ch_cmd *cmd)
 {
 	return (struct ch_volume_spec){
 		.name = ch_cmd_name(cmd),
 		.fast = ch_cmd_str(cmd, "fast", NULL),
 		.slow = ch_cmd_str(cmd, "slow", NULL),
+		.log_bytes = log_bytes_of(cmd),
 		.overwrite = cmd->req.yes,
 		.dry_run = cmd->req.dry_run,
 	};
@@ -258,9 +267,17 @@ static int run_flush(struct ch_cmd *cmd)
 	return ch_cmd_done(cmd, volume_body(name), "flushed volume '%s'", name);
 }
 
-static const struct ch_ctl_key pair_keys[] = {
-	{"fast", CH_KEY_PATH, true, NULL, "DEV", "block device for the log: SSD or NVMe"},
+static const struct ch_ctl_key create_keys[] = {
+	{"fast", CH_KEY_PATH, true, NULL, "DEV", "block device for log and read tier: SSD or NVMe"},
 	{"slow", CH_KEY_PATH, true, NULL, "DEV", "block device for the data: disk, RAID, iSCSI"},
+	{"log", CH_KEY_SIZE, false, NULL, NULL,
+	 "of the log on the fast device; the rest of it keeps what is read often"},
+	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_key pair_keys[] = {
+	{"fast", CH_KEY_PATH, true, NULL, "DEV", "its fast device"},
+	{"slow", CH_KEY_PATH, true, NULL, "DEV", "its slow device"},
 	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
 };
 
@@ -284,8 +301,10 @@ static const struct ch_ctl_verb verbs[] = {
 	{"show", CH_NAME_REQUIRED, NULL, CH_VERB_REPEATS, NULL, "all about one volume", NULL,
 	 run_show},
 	{"create", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT,
-	 pair_keys, "make a volume of two devices and start it",
-	 "Devices that hold something already are refused unless -y says that it may be lost.",
+	 create_keys, "make a volume of two devices and start it",
+	 "Devices that hold something already are refused unless -y says that it may be lost. "
+	 "Without `log`, the log gets half of the fast device, at most 32G, and all of it when "
+	 "that is less than 1G.",
 	 run_create},
 	{"start", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, pair_keys,
 	 "start a volume that exists, after a reboot or a stop", NULL, run_start},

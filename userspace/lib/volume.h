@@ -101,6 +101,7 @@ int ch_volume_flush(const char *name, bool (*progress)(void *arg, const struct c
 struct ch_volume_spec {
 	const char *name;
 	const char *fast, *slow; /* paths of block devices */
+	uint64_t log_bytes;	 /* create: of the log on the fast device; 0 = by default */
 	bool overwrite;		 /* create: what the devices hold now may be lost */
 	bool dry_run;		 /* create: check everything, change nothing */
 };

@@ -225,8 +225,10 @@ static int check_empty(const struct ch_blockdev *dev, struct ch_error *e)
 							       : NULL;
 
 		(void)snprintf(what, sizeof(what),
-			       name ? "cohost volume '%s'" : "a damaged cohost volume%s",
-			       name ? name : "");
+			       name ? "cohost volume '%s'" : "a cohost volume that %s",
+			       name ? name
+				    : ch_check_text(fast_check != CH_CHECK_ABSENT ? fast_check
+										  : slow_check));
 		return fail_held(dev->path, what, e);
 	}
 	err = ch_blockdev_signature(dev, what, sizeof(what), e);
@@ -235,17 +237,28 @@ static int check_empty(const struct ch_blockdev *dev, struct ch_error *e)
 	return err;
 }
 
-static int check_geometry(const struct pair *pair, struct ch_geometry *ret_geo, struct ch_error *e)
+static int check_geometry(const struct pair *pair, uint64_t log_bytes, struct ch_geometry *ret_geo,
+			  struct ch_error *e)
 {
+	const struct ch_geometry_spec spec = {
+		.fast_bytes = pair->fast.size_bytes,
+		.slow_bytes = pair->slow.size_bytes,
+		.log_bytes = log_bytes,
+	};
 	const char *why = "the devices do not fit";
 	int err;
 
-	err = ch_geometry_init(ret_geo, pair->fast.size_bytes, pair->slow.size_bytes, &why);
+	err = ch_geometry_init(ret_geo, &spec, &why);
 	if (!err)
 		return 0;
 	ch_error_set(e, err, "%s (%s has %" PRIu64 " MiB, %s has %" PRIu64 " MiB)", why,
 		     pair->fast.path, pair->fast.size_bytes >> 20, pair->slow.path,
 		     pair->slow.size_bytes >> 20);
+	if (log_bytes)
+		return ch_error_hint(e,
+				     "leave `log` out for a size that fits, or give another one "
+				     "of at least %llu MiB",
+				     CH_LOG_BLOCKS_MIN * CH_BLOCK_SIZE >> 20);
 	return ch_error_hint(e, "the fast device needs at least %llu MiB, the slow one %llu MiB",
 			     CH_FAST_BYTES_MIN >> 20, CH_SLOW_BYTES_MIN >> 20);
 }
@@ -330,7 +343,7 @@ int ch_volume_create(const struct ch_volume_spec *spec, uint64_t *ret_size_bytes
 	err = pair_take(spec, &pair, e);
 	if (err)
 		return err;
-	err = check_geometry(&pair, &geo, e);
+	err = check_geometry(&pair, spec->log_bytes, &geo, e);
 	if (!err && !spec->overwrite)
 		err = check_empty(&pair.fast, e);
 	if (!err && !spec->overwrite)
@@ -359,11 +372,14 @@ static int fail_check(const char *path, const char *which, enum ch_check check, 
 {
 	ch_error_set(e, check == CH_CHECK_ABSENT ? -ENOENT : -EUCLEAN,
 		     "%s is not the %s device of a volume: %s", path, which, ch_check_text(check));
-	return ch_error_hint(
-		e, check == CH_CHECK_ABSENT
-			   ? "check that fast and slow are not swapped; a new volume is made "
-			     "with: cohostctl volume create"
-			   : "a newer cohost may know it; nothing was changed");
+	if (check == CH_CHECK_ABSENT)
+		return ch_error_hint(e, "check that fast and slow are not swapped; a new volume is "
+					"made with: cohostctl volume create");
+	if (check == CH_CHECK_OLD)
+		return ch_error_hint(e, "copy the data off with that version; then, if all of it "
+					"may be lost here, make the volume anew with: "
+					"cohostctl -y volume create");
+	return ch_error_hint(e, "a newer cohost may know it; nothing was changed");
 }
 
 /* Both devices belong to one volume, and it has this name. */
