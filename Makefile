@@ -120,6 +120,8 @@ kmod: $(foreach v,$(kvers),$(BUILD)/kmod/$(v)/cohost.ko)
 $(BUILD)/kmod/%/cohost.ko: Kbuild $(shell find kmod include -name '*.[ch]' 2>/dev/null)
 	@mkdir -p $(@D)
 	@cp -r --preserve=timestamps Kbuild kmod include $(@D)/
+	@cd $(@D) && for f in $$(find kmod include -name '*.[ch]' ! -name '*.mod.c'); do \
+		[ -e $(CURDIR)/$$f ] || rm -f $$f $${f%.c}.o; done
 	$(MAKE) -C /lib/modules/$*/build M=$(abspath $(@D)) modules
 	@touch $@
 

@@ -375,6 +375,7 @@ static int checkpoint_delete(struct sk_buff *skb, struct genl_info *info)
 struct dump {
 	struct ch_volume *vol; /* the only one wanted, or NULL for all */
 	u64 id;		       /* of the last volume put, for all */
+	u64 epoch;		       /* checkpoint-get: the next one of the volume under way */
 	bool done;
 	/* changed-get only */
 	struct ch_checkpoint_info checkpoint;
@@ -514,16 +515,20 @@ static int checkpoint_dump_start(struct netlink_callback *cb)
 static int checkpoint_dump_put(struct sk_buff *skb, struct netlink_callback *cb,
 			       struct ch_volume *vol)
 {
+	struct dump *dump = dump_of(cb);
 	struct ch_checkpoint_info checkpoint;
 	struct ch_volume_info volume;
 	int err;
 
-	err = ch_checkpoint_info(vol, &checkpoint);
-	if (!err)
-		err = ch_volume_info(vol, &volume);
-	if (err)
-		return err;
-	return put_checkpoint(skb, cb, NULL, volume.name, &checkpoint);
+	err = ch_volume_info(vol, &volume);
+	while (!err && !(err = ch_checkpoint_next(vol, dump->epoch, &checkpoint))) {
+		err = put_checkpoint(skb, cb, NULL, volume.name, &checkpoint);
+		if (err)
+			return err;
+		dump->epoch = checkpoint.epoch + 1;
+	}
+	dump->epoch = 0;
+	return err;
 }
 
 static int checkpoint_dump(struct sk_buff *skb, struct netlink_callback *cb)
@@ -556,8 +561,9 @@ static int changed_dump_start(struct netlink_callback *cb)
 	}
 	dump->vol = vol;
 	nla_strscpy(dump->name, attrs[COHOST_A_CHANGED_VOLUME], sizeof(dump->name));
-	err = ch_checkpoint_info(vol, &dump->checkpoint);
-	if (err || dump->checkpoint.epoch != nla_get_u64(attrs[COHOST_A_CHANGED_EPOCH])) {
+	err = ch_checkpoint_info(vol, nla_get_u64(attrs[COHOST_A_CHANGED_EPOCH]),
+				 &dump->checkpoint);
+	if (err) {
 		NL_SET_ERR_MSG_ATTR(cb->extack, attrs[COHOST_A_CHANGED_EPOCH],
 				    "the volume has no checkpoint of this epoch");
 		return dump_fail(cb, -ENOENT);

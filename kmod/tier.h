@@ -5,10 +5,12 @@
  * Threads and contexts, per volume:
  *   map()           guests' context; queues writes, takes flushes, places reads; writes and
  *                   flushes the log itself when it is idle
- *   log thread      (tier_log.c, tier_ack.c) makes records, writes and flushes the log; never waits
- * for I/O or room: what cannot go on now is left for the next kick destage thread  (tier_destage.c)
- * log -> slow device, moves the tail; may wait read work       (tier_read.c) verifies what came
- * from the log end_io          any of the above's completions, in interrupts
+ *   log thread      (tier_log.c, tier_ack.c) makes records, writes and flushes the log; never
+ *                   waits for I/O or room: what cannot go on now is left for the next kick
+ *   destage thread  (tier_destage.c, tier_batch.c) log -> slow device, moves the tail; may
+ *                   wait
+ *   read work       (tier_read.c) verifies what came from the log
+ *   end_io          any of the above's completions, in interrupts
  *
  * Locks, outer to inner: control (mutex: one request from userspace at a time) ->
  * destage_mutex (one batch; taken by suspend to park destage) -> super_mutex (changed map
@@ -42,12 +44,12 @@
 #define CH_DISCARD_BLOCKS_MAX  65536U
 #define CH_DISCARD_BLOCKS_ONCE 512U
 #define CH_BUFFERS	       8U
-#define CH_DESTAGE_SLOTS       4U
+/* So many log blocks are not left without a flush, so that recovery need not verify more. */
+#define CH_UNFLUSHED_MAX 4096U
 /* Log blocks looked at in one hold of the lock. */
 #define CH_LOOK_MAX	    2048U
 #define CH_DESTAGE_RETRY_MS 2000U
 #define CH_IDLE_MS	    1000U
-#define CH_ITEMS_MAX	    (CH_PLAN_REGIONS_MAX * CH_REGION_BLOCKS)
 
 /* A record on its way to the fast device. Owned by the log thread until submitted. */
 struct ch_buffer {
@@ -65,12 +67,13 @@ struct ch_buffer {
 	u32 crc[CH_REC_EXTENTS_MAX];
 };
 
-/* A region on its way to the slow device. */
-struct ch_slot {
-	atomic_t pending;    /* bios */
-	blk_status_t status; /* first error */
+struct ch_batch; /* batch.h */
+
+/* An open cohost-view device. */
+struct ch_view {
+	struct list_head list; /* vol->views */
 	struct ch_volume *vol;
-	struct page *page[CH_REGION_BLOCKS];
+	u64 epoch;
 };
 
 /* tier_seal.c */
@@ -120,18 +123,17 @@ struct ch_volume {
 	u64 sync_seq; /* somebody waits for this seq to be durable */
 	bool marker_wanted;
 	int marker_result; /* 1 = not yet */
-	u64 marker_ns;
 	u64 drain_pos; /* flush request: 0 = none, else ends when the tail is there */
 	u64 drain_seq, drain_total;
 	enum cohost_flush_state drain_state;
-	unsigned long last_write; /* jiffies */
+	unsigned long last_write, last_slow_read; /* jiffies */
 	unsigned int view_ios;
 	unsigned int ends; /* own bios whose end_io has not returned: see ch_end_put() */
 	struct ch_volume_counters counters;
 	/* to here */
 
-	unsigned int views; /* under control */
-	atomic_t *readers;  /* per log region */
+	struct list_head views; /* under control */
+	atomic_t *readers;	/* per log region */
 	atomic_t log_kick, destage_kick;
 	wait_queue_head_t log_wait, destage_wait;
 	wait_queue_head_t change_wait; /* durable seq, tail, state, view_ios, marker */
@@ -139,11 +141,11 @@ struct ch_volume {
 	struct workqueue_struct *read_wq;
 	struct work_struct unseal_work; /* on read_wq */
 	struct bio flush_bio;
-	struct bio_set bios;
-	struct ch_buffer *buffer;      /* CH_BUFFERS */
-	struct ch_slot *slot;	       /* CH_DESTAGE_SLOTS */
-	struct ch_destage_item *items; /* CH_ITEMS_MAX */
-	struct ch_plan plan;
+	const void *sum_page; /* under lock: being written */
+	struct bio sum_bio;
+	struct bio_vec sum_vec;
+	struct ch_buffer *buffer; /* CH_BUFFERS */
+	struct ch_batch *batch;
 	struct ch_sb sb;	 /* under super_mutex */
 	struct page *super_page; /* under super_mutex */
 	u64 memory_bytes;
@@ -254,6 +256,11 @@ int __must_check ch_seal_close(struct ch_volume *vol);
 void ch_seal_open(struct ch_volume *vol);
 void ch_seal_init(struct ch_volume *vol);
 
+/* tier_summary.c */
+void ch_summary_write(struct ch_volume *vol); /* log thread */
+/* All of it, at an orderly end: no record is under way, all are durable. super_mutex held. */
+int __must_check ch_summary_save(struct ch_volume *vol);
+
 /* tier_read.c */
 int ch_read_map(struct ch_volume *vol, struct dm_target *ti, struct bio *bio, u64 epoch);
 
@@ -268,6 +275,11 @@ int ch_volume_add(struct ch_volume *vol);
 void ch_volume_remove(struct ch_volume *vol);
 void ch_volume_release(struct kref *kref);
 enum cohost_state ch_volume_state(const struct ch_volume *vol); /* lock held */
+/*
+ * Takes `control`, while which the devices and the index stay; -ENODEV, and not taken, when
+ * the volume is being started or stopped. ret_why may be NULL.
+ */
+int __must_check ch_volume_lock(struct ch_volume *vol, const char **ret_why);
 
 /* view.c */
 extern struct target_type ch_view_target;

@@ -175,10 +175,16 @@ void ch_volume_fail(struct ch_volume *vol, enum ch_trace_error what, u64 sector,
 	release_failed(vol);
 }
 
+/* Lock held. */
+static bool much_unflushed(const struct ch_volume *vol)
+{
+	return ch_log_pos_done(&vol->tier) - vol->tier.durable_pos >= CH_UNFLUSHED_MAX;
+}
+
 /* Is there anything for the thread? Lock held. */
 static bool work_left(const struct ch_volume *vol)
 {
-	return vol->tier.failed || vol->commit.queued || vol->marker_wanted ||
+	return vol->tier.failed || much_unflushed(vol) || vol->commit.queued || vol->marker_wanted ||
 	       !bio_list_empty(&vol->waiters) || !bio_list_empty(&vol->unread) ||
 	       vol->sync_seq > ch_log_seq_durable(&vol->tier);
 }
@@ -261,7 +267,7 @@ static bool flush_wanted(struct ch_volume *vol)
 {
 	u64 done = ch_log_seq_done(&vol->tier), durable = ch_log_seq_durable(&vol->tier);
 
-	if (vol->sync_seq > durable && vol->sync_seq <= done)
+	if ((vol->sync_seq > durable && vol->sync_seq <= done) || much_unflushed(vol))
 		return true;
 	/* Who waits for more than is durable waits for no more than is done. */
 	return !bio_list_empty(&vol->waiters);

@@ -71,13 +71,13 @@ static enum ch_log_room room(struct ch_volume *vol, u32 payload)
 {
 	struct ch_tier *tier = &vol->tier;
 	u64 regions = tier->geo.log_blocks / CH_REGION_BLOCKS;
-	u64 tail = tier->tail_pos - tier->tail_pos % CH_REGION_BLOCKS;
+	u64 tail = tier->tail.pos - tier->tail.pos % CH_REGION_BLOCKS;
 	enum ch_log_room res = ch_log_room(tier, payload);
-	u64 end = tier->head_pos + 1 + payload;
+	u64 end = tier->head.pos + 1 + payload;
 
 	if (res == CH_LOG_WRAP)
-		end = tier->head_pos +
-		      (tier->geo.log_blocks - tier->head_pos % tier->geo.log_blocks);
+		end = tier->head.pos +
+		      (tier->geo.log_blocks - tier->head.pos % tier->geo.log_blocks);
 	else if (res != CH_LOG_OK)
 		return res;
 	if (end > tail + tier->geo.log_blocks)
@@ -273,7 +273,7 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 			ch_seal_open(vol);
 		return NEXT_NOTHING;
 	}
-	ch_throttle_tail(&vol->throttle, vol->tier.tail_pos, ktime_get_ns());
+	ch_throttle_tail(&vol->throttle, vol->tier.tail.pos, ktime_get_ns());
 	if (!vol->marker_wanted && (!vol->commit.queued || waits(vol)))
 		return NEXT_NOTHING;
 	blocks = vol->marker_wanted ? 0 : count_batch(vol, &bios);
@@ -294,13 +294,13 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 	}
 	if (vol->marker_wanted) {
 		vol->marker_wanted = false;
-		vol->marker_result = ch_checkpoint_begin(&vol->tier, &buf->rec, header_of(buf));
+		vol->marker_result = ch_checkpoint_begin(&vol->tier, &buf->rec, header_of(buf),
+							 ktime_get_real_ns());
 		wake_up_all(&vol->change_wait);
 		if (vol->marker_result) {
 			list_add(&buf->list, &vol->buffers_free);
 			return NEXT_NOTHING;
 		}
-		vol->marker_ns = ktime_get_real_ns();
 		enqueue(vol, buf);
 		return NEXT_SUBMIT;
 	}
@@ -458,6 +458,7 @@ static int log_main(void *data)
 		log_wait(vol);
 		ch_ack_through(vol);
 		make_reads(vol);
+		ch_summary_write(vol);
 		do {
 			ch_ack_flush(vol);
 			cond_resched();

@@ -19,7 +19,9 @@ static atomic_t *readers_of(struct ch_volume *vol, u64 pos)
 
 static bool view_valid(const struct ch_volume *vol, u64 epoch)
 {
-	return vol->live && vol->tier.pin_pos && vol->tier.pin_epoch == epoch;
+	const struct ch_pin *pin = ch_checkpoint_find(&vol->tier, epoch);
+
+	return vol->live && pin && pin->pos;
 }
 
 static void view_put(struct ch_volume *vol)
@@ -142,30 +144,31 @@ struct run {
 	bool refused;
 };
 
-static u64 find(struct ch_volume *vol, u64 lba, u64 epoch)
-{
-	return ch_index_find(&vol->tier, lba, epoch != 0);
-}
-
 /* Runs in the log end with their region, so that one counter holds them. Lock held. */
 static struct run find_run(struct ch_volume *vol, u64 lba, u32 max, u64 epoch)
 {
+	const struct ch_tier *tier = &vol->tier;
+	u64 before = CH_POS_NEWEST;
 	struct run run = {.blocks = 1};
 
 	if (epoch && !view_valid(vol, epoch)) {
 		run.refused = true;
 		return run;
 	}
-	run.pos = find(vol, lba, epoch);
+	if (epoch)
+		before = ch_checkpoint_find(tier, epoch)->pos;
+	run.pos = ch_index_find(tier, lba, before);
 	if (run.pos == CH_POS_NONE) {
-		while (run.blocks < max && find(vol, lba + run.blocks, epoch) == CH_POS_NONE)
+		while (run.blocks < max &&
+		       ch_index_find(tier, lba + run.blocks, before) == CH_POS_NONE)
 			run.blocks++;
+		vol->last_slow_read = jiffies;
 	} else {
 		while (run.blocks < max && (run.pos + run.blocks) % CH_REGION_BLOCKS &&
-		       find(vol, lba + run.blocks, epoch) == run.pos + run.blocks)
+		       ch_index_find(tier, lba + run.blocks, before) == run.pos + run.blocks)
 			run.blocks++;
 		atomic_inc(readers_of(vol, run.pos));
-		run.wait = run.pos + run.blocks > ch_log_pos_done(&vol->tier);
+		run.wait = run.pos + run.blocks > ch_log_pos_done(tier);
 	}
 	if (epoch)
 		vol->view_ios++;

@@ -71,7 +71,7 @@ int ch_seal_close(struct ch_volume *vol)
 		r = ch_log_sync(vol, seq);
 	if (!r) {
 		mutex_lock(&vol->super_mutex);
-		r = ch_super_write(vol, ch_tier_stop);
+		r = ch_summary_save(vol) ?: ch_super_write(vol, ch_tier_stop);
 		mutex_unlock(&vol->super_mutex);
 	}
 	spin_lock_irq(&vol->lock);

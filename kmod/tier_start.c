@@ -154,19 +154,23 @@ static int take_memory(struct ch_volume *vol, const struct ch_geometry *geo)
 
 	ch_tier_memory(geo, &size);
 	idx->next = vmalloc(size.next);
-	idx->lba = vmalloc(size.lba);
 	idx->crc = vmalloc(size.crc);
 	idx->head = vmalloc(size.head);
-	idx->clean = vmalloc(size.clean);
+	idx->rest = vmalloc(size.rest);
+	idx->state = vmalloc(size.state);
+	vol->tier.edge = vmalloc(size.edge);
+	vol->tier.sum.page = vmalloc(size.sum_page);
 	for (int i = 0; i < 2; i++) {
 		changed->bits[i] = vmalloc(size.bits);
 		changed->dirty[i] = vmalloc(size.map_dirty);
 	}
 	vol->readers = vzalloc(geo->log_blocks / CH_REGION_BLOCKS * sizeof(atomic_t));
-	vol->memory_bytes = size.next + size.lba + size.crc + size.head + size.clean +
+	vol->memory_bytes = size.next + size.crc + size.head + size.rest + size.state + size.edge +
+			    size.sum_page +
 			    2 * (size.bits + size.map_dirty) +
 			    geo->log_blocks / CH_REGION_BLOCKS * sizeof(atomic_t);
-	if (!idx->next || !idx->lba || !idx->crc || !idx->head || !idx->clean ||
+	if (!idx->next || !idx->crc || !idx->head || !idx->rest || !idx->state || !vol->tier.edge ||
+	    !vol->tier.sum.page ||
 	    !changed->bits[0] || !changed->bits[1] || !changed->dirty[0] || !changed->dirty[1] ||
 	    !vol->readers)
 		return -ENOMEM;
@@ -179,10 +183,14 @@ static void give_memory(struct ch_volume *vol)
 	struct ch_changed *changed = &vol->tier.changed;
 
 	vfree(idx->next);
-	vfree(idx->lba);
 	vfree(idx->crc);
 	vfree(idx->head);
-	vfree(idx->clean);
+	vfree(idx->rest);
+	vfree(idx->state);
+	vfree(vol->tier.edge);
+	vfree(vol->tier.sum.page);
+	vol->tier.edge = NULL;
+	vol->tier.sum.page = NULL;
 	memset(idx, 0, sizeof(*idx));
 	for (int i = 0; i < 2; i++) {
 		vfree(changed->bits[i]);
@@ -194,40 +202,29 @@ static void give_memory(struct ch_volume *vol)
 	vol->readers = NULL;
 }
 
-static void load_map(struct ch_volume *vol, u8 *buf)
+/* Blocks of an area that are read one after the other are read ahead. */
+#define WINDOW_BLOCKS 64U
+struct window {
+	u8 *buf; /* WINDOW_BLOCKS */
+	u64 end; /* of the area */
+	u64 block, blocks;
+	u64 last; /* block that was asked for */
+};
+
+static u32 window_ahead(const struct window *win, u64 block)
 {
-	struct ch_tier *tier = &vol->tier;
-	u64 start = tier->geo.map_start + tier->base_slot * tier->geo.map_blocks;
-	u32 n = 0;
-
-	/* Before the first synced checkpoint all counts as changed: nothing to load. */
-	if (tier->changed.full)
-		return;
-	for (u64 b = 0; n < tier->changed.sectors; b++) {
-		/* Unreadable sectors count as all set, see core/changed.h. */
-		bool ok = !ch_io_read(vol->fast->bdev, start + b, 1, buf);
-
-		for (u32 i = 0; i < CH_MAP_SECTORS_PER_BLOCK && n < tier->changed.sectors; i++, n++)
-			ch_changed_load(tier, n, ok ? buf + i * 512 : NULL);
-		cond_resched();
-	}
+	/* What is not near the last one is alone. */
+	if (block < win->last || block - win->last > WINDOW_BLOCKS)
+		return 1;
+	return min_t(u64, WINDOW_BLOCKS, win->end - block);
 }
 
-/* Headers are mostly near each other: reads of one block are served from a window. */
-struct log_window {
-	u8 *buf;
-	u64 block;
-	u32 blocks;
-};
-#define WINDOW_BLOCKS 64U
-
-static const void *window_read(struct ch_volume *vol, struct log_window *win, u64 block,
-			       int *ret_error)
+static const void *window_read(struct ch_volume *vol, struct window *win, u64 block, int *ret_error)
 {
-	u64 end = vol->tier.geo.log_start + vol->tier.geo.log_blocks;
-	u32 blocks = min_t(u64, WINDOW_BLOCKS, end - block);
+	u32 blocks = window_ahead(win, block);
 
 	*ret_error = 0;
+	win->last = block;
 	if (block < win->block || block >= win->block + win->blocks) {
 		win->blocks = 0;
 		*ret_error = ch_io_read(vol->fast->bdev, block, blocks, win->buf);
@@ -244,23 +241,52 @@ static const void *window_read(struct ch_volume *vol, struct log_window *win, u6
 	return win->buf + (block - win->block) * CH_BLOCK_SIZE;
 }
 
+static void load_map(struct ch_volume *vol, u8 *buf)
+{
+	struct ch_tier *tier = &vol->tier;
+	u64 start = tier->geo.map_start + tier->base_slot * tier->geo.map_blocks;
+	struct window win = {.buf = buf, .end = start + tier->geo.map_blocks, .last = start};
+	u32 n = 0;
+
+	/* Before the first synced checkpoint all counts as changed: nothing to load. */
+	if (tier->changed.full)
+		return;
+	for (u64 b = 0; n < tier->changed.sectors; b++) {
+		int r;
+		/* Unreadable sectors count as all set, see core/changed.h. */
+		const u8 *block = window_read(vol, &win, start + b, &r);
+
+		for (u32 i = 0; i < CH_MAP_SECTORS_PER_BLOCK && n < tier->changed.sectors; i++, n++)
+			ch_changed_load(tier, n, block ? block + i * 512 : NULL);
+		cond_resched();
+	}
+}
+
 static int recover(struct ch_volume *vol, u8 *buf, char **error)
 {
-	struct log_window win = {.buf = buf + (size_t)CH_REC_BLOCKS_MAX * CH_BLOCK_SIZE};
+	const struct ch_geometry *geo = &vol->tier.geo;
+	struct window headers = {.buf = buf + (size_t)CH_REC_BLOCKS_MAX * CH_BLOCK_SIZE,
+				 .end = geo->log_start + geo->log_blocks};
+	struct window pages = {.buf = headers.buf + (size_t)WINDOW_BLOCKS * CH_BLOCK_SIZE,
+			       .end = geo->sum_start + geo->sum_blocks};
 	enum ch_recover_step step;
 	struct ch_recover_io io;
 	struct ch_recover rc;
 	int r;
 
-	ch_recover_init(&rc, &vol->tier, &vol->sb);
+	/* Its first block tells how far a batch has come; unreadable, it is as good as empty. */
+	r = ch_io_read(vol->slow->bdev, vol->tier.geo.redo_start, 1, buf);
+	ch_recover_init(&rc, &vol->tier, &vol->sb, r ? NULL : buf);
 	while ((step = ch_recover_next(&rc, &io)) == CH_RECOVER_READ) {
 		const void *data = buf;
 
 		if (io.blocks == 1)
-			data = window_read(vol, &win, io.fast_block, &r);
+			data = window_read(vol, io.page ? &pages : &headers, io.fast_block, &r);
 		else
 			r = ch_io_read(vol->fast->bdev, io.fast_block, io.blocks, buf);
-		if (r) {
+		if (r && io.page) {
+			data = NULL; /* the log itself says the same */
+		} else if (r) {
 			*error = "the log on the fast device cannot be read";
 			return r;
 		}
@@ -292,14 +318,14 @@ int ch_volume_open(struct ch_volume *vol, char **error)
 		return r;
 	}
 	*error = "not enough memory for the index of the log";
-	buf = vmalloc((size_t)(CH_REC_BLOCKS_MAX + WINDOW_BLOCKS) * CH_BLOCK_SIZE);
+	buf = vmalloc((size_t)(CH_REC_BLOCKS_MAX + 2 * WINDOW_BLOCKS) * CH_BLOCK_SIZE);
 	r = -ENOMEM;
 	if (!buf || take_memory(vol, &vol->sb.geo))
 		goto out;
 	ch_tier_init(&vol->tier, &vol->sb);
 	load_map(vol, buf);
 	r = recover(vol, buf, error);
-	vol->open_pos = vol->tier.head_pos;
+	vol->open_pos = vol->tier.head.pos;
 out:
 	vfree(buf);
 	return r;

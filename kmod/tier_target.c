@@ -8,7 +8,7 @@
  * recovers and writes nothing; the first resume begins a session. No option is known yet.
  *
  * status INFO:  <state> <mode> <dirty blocks> <log used> <log total, blocks> <seq> <durable seq>
- * <epoch> <base epoch> <destage ok|error> <checkpoint -|epoch|epoch:lost>
+ * <epoch> <base epoch> <destage ok|error> <checkpoints: - | epoch[:lost][,...]>
  * messages:     flush | seal | checkpoint | checkpoint_delete <epoch> <0|1 synced>
  */
 #include <linux/blkdev.h>
@@ -49,6 +49,7 @@ static struct ch_volume *volume_alloc(struct dm_target *ti)
 	bio_list_init(&vol->waiters);
 	bio_list_init(&vol->through);
 	bio_list_init(&vol->unread);
+	INIT_LIST_HEAD(&vol->views);
 	init_waitqueue_head(&vol->log_wait);
 	init_waitqueue_head(&vol->destage_wait);
 	init_waitqueue_head(&vol->change_wait);
@@ -268,7 +269,7 @@ static void cohost_postsuspend(struct dm_target *ti)
 	r = ch_log_sync(vol, seq);
 	mutex_lock(&vol->super_mutex);
 	if (!r && vol->started)
-		r = ch_super_write(vol, ch_tier_stop);
+		r = ch_summary_save(vol) ?: ch_super_write(vol, ch_tier_stop);
 	vol->started = false;
 	mutex_unlock(&vol->super_mutex);
 	mutex_unlock(&vol->control);
@@ -315,34 +316,31 @@ static void cohost_resume(struct dm_target *ti)
 
 /* ---- what dm asks ---- */
 
+/* Lock held. */
+static void emit_checkpoints(const struct ch_tier *tier, char *result, unsigned int maxlen)
+{
+	unsigned int sz = 0;
+
+	if (!tier->pins)
+		DMEMIT("-");
+	for (u32 i = 0; i < tier->pins; i++)
+		DMEMIT("%s%llu%s", i ? "," : "", tier->pin[i].epoch,
+		       tier->pin[i].pos ? "" : ":lost");
+}
+
 static void emit_info(struct ch_volume *vol, char *result, unsigned int maxlen)
 {
 	struct ch_tier *tier = &vol->tier;
-	u64 dirty, used, seq, durable, epoch, base, pin;
-	enum cohost_state state;
-	enum cohost_mode mode;
-	bool bad, lost;
 	unsigned int sz = 0;
 
 	spin_lock_irq(&vol->lock);
-	state = ch_volume_state(vol);
-	mode = vol->mode;
-	dirty = tier->dirty;
-	used = ch_log_used(tier);
-	seq = ch_log_seq_begun(tier);
-	durable = ch_log_seq_durable(tier);
-	epoch = tier->epoch;
-	base = tier->base_epoch;
-	bad = vol->destage_error;
-	pin = tier->pin_epoch;
-	lost = tier->pin_lost;
+	DMEMIT("%s %s %llu %llu %llu %llu %llu %llu %llu %s ", state_names[ch_volume_state(vol)],
+	       mode_names[vol->mode], tier->dirty, ch_log_used(tier), tier->geo.log_blocks,
+	       ch_log_seq_begun(tier), ch_log_seq_durable(tier), tier->epoch, tier->base_epoch,
+	       vol->destage_error ? "error" : "ok");
+	if (sz < maxlen)
+		emit_checkpoints(tier, result + sz, maxlen - sz);
 	spin_unlock_irq(&vol->lock);
-	DMEMIT("%s %s %llu %llu %llu %llu %llu %llu %llu %s ", state_names[state], mode_names[mode],
-	       dirty, used, tier->geo.log_blocks, seq, durable, epoch, base, bad ? "error" : "ok");
-	if (pin)
-		DMEMIT("%llu%s", pin, lost ? ":lost" : "");
-	else
-		DMEMIT("-");
 }
 
 static void cohost_status(struct dm_target *ti, status_type_t type, unsigned int status_flags,

@@ -9,20 +9,17 @@
 
 #include "kmod/tier.h"
 
-struct view {
-	struct ch_volume *vol;
-	u64 epoch;
-};
-
-static int attach(struct dm_target *ti, struct view *view)
+static int attach(struct dm_target *ti, struct ch_view *view)
 {
 	struct ch_volume *vol = view->vol;
+	const struct ch_pin *pin;
 	int r = 0;
 
 	mutex_lock(&vol->control);
 	spin_lock_irq(&vol->lock);
-	if (!vol->live || !vol->tier.pin_pos || vol->tier.pin_epoch != view->epoch) {
-		ti->error = "no checkpoint of this epoch is open, or its view is lost";
+	pin = ch_checkpoint_find(&vol->tier, view->epoch);
+	if (!vol->live || !pin || !pin->pos) {
+		ti->error = "no checkpoint of this epoch is there, or its view is lost";
 		r = -ENOENT;
 	} else if (ti->begin || ti->len % CH_SECTORS_PER_BLOCK ||
 		   ti->len > vol->tier.geo.volume_blocks * CH_SECTORS_PER_BLOCK) {
@@ -31,14 +28,14 @@ static int attach(struct dm_target *ti, struct view *view)
 	}
 	spin_unlock_irq(&vol->lock);
 	if (!r)
-		vol->views++;
+		list_add_tail(&view->list, &vol->views);
 	mutex_unlock(&vol->control);
 	return r;
 }
 
 static int view_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 {
-	struct view *view;
+	struct ch_view *view;
 	int r = -EINVAL;
 
 	if (argc != 2) {
@@ -74,10 +71,10 @@ fail:
 
 static void view_dtr(struct dm_target *ti)
 {
-	struct view *view = ti->private;
+	struct ch_view *view = ti->private;
 
 	mutex_lock(&view->vol->control);
-	view->vol->views--;
+	list_del(&view->list);
 	mutex_unlock(&view->vol->control);
 	ch_volume_put(view->vol);
 	kfree(view);
@@ -85,7 +82,7 @@ static void view_dtr(struct dm_target *ti)
 
 static int view_map(struct dm_target *ti, struct bio *bio)
 {
-	struct view *view = ti->private;
+	struct ch_view *view = ti->private;
 	u32 odd = CH_SECTORS_PER_BLOCK - 1;
 
 	bio->bi_iter.bi_sector = dm_target_offset(ti, bio->bi_iter.bi_sector);
@@ -98,15 +95,16 @@ static int view_map(struct dm_target *ti, struct bio *bio)
 static void view_status(struct dm_target *ti, status_type_t type, unsigned int status_flags,
 			char *result, unsigned int maxlen)
 {
-	struct view *view = ti->private;
+	struct ch_view *view = ti->private;
+	const struct ch_pin *pin;
 	unsigned int sz = 0;
 	bool valid;
 
 	switch (type) {
 	case STATUSTYPE_INFO:
 		spin_lock_irq(&view->vol->lock);
-		valid = view->vol->live && view->vol->tier.pin_pos &&
-			view->vol->tier.pin_epoch == view->epoch;
+		pin = ch_checkpoint_find(&view->vol->tier, view->epoch);
+		valid = view->vol->live && pin && pin->pos;
 		spin_unlock_irq(&view->vol->lock);
 		DMEMIT("%s", valid ? "valid" : "lost");
 		break;

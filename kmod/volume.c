@@ -105,8 +105,7 @@ enum cohost_state ch_volume_state(const struct ch_volume *vol)
 	return COHOST_STATE_RUNNING;
 }
 
-/* The devices' names and the index are there only while the volume lives. */
-static int lock_live(struct ch_volume *vol, const char **ret_why)
+int ch_volume_lock(struct ch_volume *vol, const char **ret_why)
 {
 	mutex_lock(&vol->control);
 	if (vol->live && vol->log_thread && vol->destage_thread)
@@ -119,9 +118,9 @@ static int lock_live(struct ch_volume *vol, const char **ret_why)
 
 static u64 drain_left(const struct ch_volume *vol)
 {
-	if (!vol->drain_pos || vol->drain_pos <= vol->tier.tail_pos)
+	if (!vol->drain_pos || vol->drain_pos <= vol->tier.tail.pos)
 		return 0;
-	return (vol->drain_pos - vol->tier.tail_pos) << CH_BLOCK_SHIFT;
+	return (vol->drain_pos - vol->tier.tail.pos) << CH_BLOCK_SHIFT;
 }
 
 int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info)
@@ -130,7 +129,7 @@ int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info)
 	const struct ch_tier *tier = &vol->tier;
 	int r;
 
-	r = lock_live(vol, NULL);
+	r = ch_volume_lock(vol, NULL);
 	if (r)
 		return r;
 	memset(info, 0, sizeof(*info));
@@ -156,7 +155,7 @@ int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info)
 	info->flush_target_seq = vol->drain_seq;
 	info->flush_left_bytes = drain_left(vol);
 	info->flush_total_bytes = vol->drain_total;
-	info->checkpoints = tier->pin_epoch != 0;
+	info->checkpoints = tier->pins;
 	info->dirty_cap_bytes = vol->dirty_cap << CH_BLOCK_SHIFT;
 	info->sealed = vol->seal == CH_SEAL_CLOSED;
 	info->drain_bytes_per_s = vol->throttle.rate << CH_BLOCK_SHIFT;
@@ -173,7 +172,7 @@ int ch_volume_flush(struct ch_volume *vol, u64 *ret_target_seq, const char **ret
 	struct ch_tier *tier = &vol->tier;
 	int r;
 
-	r = lock_live(vol, ret_why);
+	r = ch_volume_lock(vol, ret_why);
 	if (r)
 		return r;
 	spin_lock_irq(&vol->lock);
@@ -182,10 +181,10 @@ int ch_volume_flush(struct ch_volume *vol, u64 *ret_target_seq, const char **ret
 		if (ret_why)
 			*ret_why = "the volume has failed: its fast device cannot be written";
 	} else {
-		bool pinned = tier->pin_pos != 0;
+		const struct ch_pin *pin = ch_checkpoint_oldest(tier);
 
-		vol->drain_pos = pinned ? tier->pin_pos : tier->head_pos;
-		vol->drain_seq = pinned ? tier->pin_seq - 1 : ch_log_seq_begun(tier);
+		vol->drain_pos = pin ? pin->pos : tier->head.pos;
+		vol->drain_seq = pin ? pin->seq - 1 : ch_log_seq_begun(tier);
 		vol->drain_state = COHOST_FLUSH_STATE_RUNNING;
 		vol->drain_total = drain_left(vol);
 		*ret_target_seq = vol->drain_seq;
@@ -206,7 +205,7 @@ int ch_volume_set_mode(struct ch_volume *vol, enum cohost_mode mode, const char 
 			*ret_why = "this version does not know that mode";
 		return -EOPNOTSUPP;
 	}
-	r = lock_live(vol, ret_why);
+	r = ch_volume_lock(vol, ret_why);
 	if (r)
 		return r;
 	spin_lock_irq(&vol->lock);
@@ -230,7 +229,7 @@ int ch_volume_set_dirty_cap(struct ch_volume *vol, u64 bytes, const char **ret_w
 			*ret_why = "the cap must be at least 1 MiB, or 0 for none";
 		return -ERANGE;
 	}
-	r = lock_live(vol, ret_why);
+	r = ch_volume_lock(vol, ret_why);
 	if (r)
 		return r;
 	spin_lock_irq(&vol->lock);
@@ -246,7 +245,7 @@ int ch_volume_seal(struct ch_volume *vol, const char **ret_why)
 {
 	int r;
 
-	r = lock_live(vol, ret_why);
+	r = ch_volume_lock(vol, ret_why);
 	if (r)
 		return r;
 	r = ch_seal_close(vol);
@@ -255,200 +254,5 @@ int ch_volume_seal(struct ch_volume *vol, const char **ret_why)
 		*ret_why = r == -EAGAIN
 				   ? "the volume is suspended: resume it first"
 				   : "the volume has failed: its fast device cannot be written";
-	return r;
-}
-
-/* ---- checkpoints ---- */
-
-/* Lock held. */
-static void checkpoint_fill(const struct ch_volume *vol, struct ch_checkpoint_info *info)
-{
-	const struct ch_tier *tier = &vol->tier;
-
-	memset(info, 0, sizeof(*info));
-	info->epoch = tier->pin_epoch;
-	info->seq = tier->pin_seq;
-	info->size_bytes = tier->geo.volume_blocks << CH_BLOCK_SHIFT;
-	info->base_epoch = tier->base_epoch;
-	info->created_ns = vol->marker_ns;
-	info->views = vol->views;
-	info->full = tier->changed.full;
-	info->lost = tier->pin_lost;
-}
-
-/* Asks the log thread for a marker and waits until it has its place. Control held. */
-static int place_marker(struct ch_volume *vol, u64 *ret_seq, const char **why)
-{
-	int r = 0;
-
-	spin_lock_irq(&vol->lock);
-	if (vol->tier.failed) {
-		*why = "the volume has failed: its fast device cannot be written";
-		r = -EIO;
-	} else if (vol->suspended) {
-		*why = "the volume is suspended: resume it first";
-		r = -EAGAIN;
-	} else if (vol->tier.pin_epoch) {
-		*why = "another checkpoint is open: delete it, or let its sync end, first";
-		r = -EBUSY;
-	} else {
-		vol->marker_wanted = true;
-		vol->marker_result = 1;
-	}
-	spin_unlock_irq(&vol->lock);
-	if (r)
-		return r;
-	ch_log_kick(vol);
-	wait_event(vol->change_wait, READ_ONCE(vol->marker_result) <= 0 ||
-					     READ_ONCE(vol->tier.failed) ||
-					     READ_ONCE(vol->suspended) || !READ_ONCE(vol->live));
-	spin_lock_irq(&vol->lock);
-	vol->marker_wanted = false;
-	r = vol->marker_result <= 0 ? vol->marker_result : vol->tier.failed ? -EIO : -EAGAIN;
-	*ret_seq = vol->tier.pin_seq;
-	spin_unlock_irq(&vol->lock);
-	if (r)
-		*why = "the marker of the checkpoint could not be written";
-	return r;
-}
-
-int ch_checkpoint_create(struct ch_volume *vol, struct ch_checkpoint_info *ret_info,
-			 const char **ret_why)
-{
-	const char *ignored;
-	const char **why = ret_why ? ret_why : &ignored;
-	u64 seq;
-	int r;
-
-	r = lock_live(vol, why);
-	if (r)
-		return r;
-	r = place_marker(vol, &seq, why);
-	if (r)
-		goto out;
-	r = ch_log_sync(vol, seq);
-	if (r) {
-		*why = "the volume failed while the checkpoint was written";
-		mutex_lock(&vol->super_mutex);
-		spin_lock_irq(&vol->lock);
-		(void)ch_checkpoint_end(&vol->tier, vol->tier.pin_epoch, false);
-		spin_unlock_irq(&vol->lock);
-		mutex_unlock(&vol->super_mutex);
-		goto out;
-	}
-	spin_lock_irq(&vol->lock);
-	checkpoint_fill(vol, ret_info);
-	spin_unlock_irq(&vol->lock);
-	trace_cohost_checkpoint(vol->dev, CH_TRACE_CHECKPOINT_CREATED, ret_info->epoch,
-				ret_info->seq);
-	ch_event_send(vol->name, COHOST_EVENT_TYPE_CHECKPOINT_CREATED, ret_info->epoch, 0);
-out:
-	mutex_unlock(&vol->control);
-	return r;
-}
-
-int ch_checkpoint_info(struct ch_volume *vol, struct ch_checkpoint_info *ret_info)
-{
-	int r;
-
-	r = lock_live(vol, NULL);
-	if (r)
-		return r;
-	spin_lock_irq(&vol->lock);
-	if (vol->tier.pin_epoch)
-		checkpoint_fill(vol, ret_info);
-	else
-		r = -ENOENT;
-	spin_unlock_irq(&vol->lock);
-	mutex_unlock(&vol->control);
-	return r;
-}
-
-static int checkpoint_end(struct ch_volume *vol, u64 epoch, bool synced, const char **why)
-{
-	int r;
-
-	mutex_lock(&vol->super_mutex);
-	spin_lock_irq(&vol->lock);
-	if (vol->tier.pin_epoch != epoch || !epoch) {
-		*why = "no checkpoint of this epoch is open";
-		r = -ENOENT;
-	} else if (synced && vol->tier.pin_lost) {
-		*why = "the view of this checkpoint was lost before all of it can have been read";
-		r = -ESTALE;
-	} else if (synced && vol->tier.failed) {
-		*why = "the volume has failed: the new base cannot be made durable";
-		r = -EIO;
-	} else {
-		r = ch_checkpoint_end(&vol->tier, epoch, synced);
-	}
-	spin_unlock_irq(&vol->lock);
-	if (!r && synced) {
-		r = ch_super_write(vol, ch_tail_superblock);
-		if (r)
-			*why = "the fast device failed: the new base is not durable";
-	}
-	mutex_unlock(&vol->super_mutex);
-	return r;
-}
-
-int ch_checkpoint_delete(struct ch_volume *vol, u64 epoch, bool synced, const char **ret_why)
-{
-	const char *ignored;
-	const char **why = ret_why ? ret_why : &ignored;
-	int r;
-
-	r = lock_live(vol, why);
-	if (r)
-		return r;
-	if (vol->views && READ_ONCE(vol->tier.pin_epoch) == epoch) {
-		*why = "a cohost-view device still reads this checkpoint: remove it first";
-		r = -EBUSY;
-	} else if (!vol->started) {
-		*why = "the volume is suspended: resume it first";
-		r = -EAGAIN;
-	} else {
-		r = checkpoint_end(vol, epoch, synced, why);
-	}
-	if (r)
-		goto out;
-	ch_destage_kick(vol);
-	trace_cohost_checkpoint(vol->dev,
-				synced ? CH_TRACE_CHECKPOINT_SYNCED : CH_TRACE_CHECKPOINT_DELETED,
-				epoch, 0);
-	/* Under control, which the destructor waits for: no event after the module's last flush. */
-	ch_event_send(vol->name, COHOST_EVENT_TYPE_CHECKPOINT_DELETED, epoch, 0);
-out:
-	mutex_unlock(&vol->control);
-	return r;
-}
-
-#define EXTENT_LOOK_MAX 65536U
-
-int ch_checkpoint_changed(struct ch_volume *vol, u64 epoch, u64 from,
-			  struct cohost_extent *ret_extent)
-{
-	u64 start, len;
-	bool found;
-	int r;
-
-	r = lock_live(vol, NULL);
-	if (r)
-		return r;
-	do {
-		spin_lock_irq(&vol->lock);
-		r = vol->tier.pin_epoch == epoch && epoch ? 0 : -ENOENT;
-		found = !r && ch_changed_extent(&vol->tier, from, EXTENT_LOOK_MAX, &start, &len);
-		spin_unlock_irq(&vol->lock);
-		cond_resched();
-		if (found)
-			from = start;
-	} while (found && !len);
-	if (found) {
-		ret_extent->start_block = start;
-		ret_extent->block_count = len;
-		r = 1;
-	}
-	mutex_unlock(&vol->control);
 	return r;
 }

@@ -61,7 +61,7 @@ struct ch_volume_info {
 	u64 dirty_cap_bytes;   /* 0: none */
 	u64 drain_bytes_per_s; /* of the log, as measured; 0: not known */
 	bool sealed;
-	u32 checkpoints; /* 0 or 1 in this version */
+	u32 checkpoints;
 	struct ch_volume_counters counters;
 };
 
@@ -91,8 +91,8 @@ int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info);
 /*
  * Starts bringing all that is acknowledged now to the slow device and returns at once.
  * Progress by ch_volume_info(), end by event FLUSH_DONE. It ends under continuing writes.
- * With an open checkpoint only what is older than it can be destaged: the target is
- * then the checkpoint. -EIO if the volume failed. *ret_why (may be NULL argument) is a
+ * With checkpoints only what is older than the oldest can be destaged: the target is
+ * then that. -EIO if the volume failed. *ret_why (may be NULL argument) is a
  * literal sentence when the answer is negative, here and below.
  */
 int ch_volume_flush(struct ch_volume *vol, u64 *ret_target_seq, const char **ret_why);
@@ -111,22 +111,25 @@ int ch_volume_set_dirty_cap(struct ch_volume *vol, u64 bytes, const char **ret_w
 int ch_volume_seal(struct ch_volume *vol, const char **ret_why);
 
 /*
- * Takes a checkpoint; when it returns 0 the marker is durable. -EBUSY while one is open
- * or a flush of one is waited for, -EIO if the volume failed, -EAGAIN if suspended.
+ * Takes a checkpoint; when it returns 0 it is there after any power cut. -EBUSY when there
+ * are CH_PINS_MAX, -ENOSPC when the log has no room, -EIO if the volume failed, -EAGAIN if
+ * suspended.
  */
 int ch_checkpoint_create(struct ch_volume *vol, struct ch_checkpoint_info *ret_info,
 			 const char **ret_why);
-/* The open checkpoint; -ENOENT when none. */
-int ch_checkpoint_info(struct ch_volume *vol, struct ch_checkpoint_info *ret_info);
+/* That checkpoint; or the first of all from this epoch on. -ENOENT when there is none. */
+int ch_checkpoint_info(struct ch_volume *vol, u64 epoch, struct ch_checkpoint_info *ret_info);
+int ch_checkpoint_next(struct ch_volume *vol, u64 epoch, struct ch_checkpoint_info *ret_info);
 /*
- * Gives it up. synced: base_epoch becomes its epoch, durable on return. -ENOENT, -EBUSY
- * while a view is open, -ESTALE for synced when its view was lost (then delete it unsynced).
+ * Gives it up. synced: base_epoch becomes its epoch, durable on return. -ENOENT, -EBUSY while a
+ * view is open; for synced -ESTALE when its view was lost or a newer one is the base (then
+ * delete it unsynced).
  */
 int ch_checkpoint_delete(struct ch_volume *vol, u64 epoch, bool synced, const char **ret_why);
 
 /*
- * Changed extents of the open checkpoint, one after the other: the first extent at or behind
- * block `from`. 1 = found, 0 = no more, -ENOENT = no such checkpoint. When the
+ * Changed extents of a checkpoint since the base, one after the other: the first extent at
+ * or behind block `from`. 1 = found, 0 = no more, -ENOENT = no such checkpoint. When the
  * checkpoint is `full`, one extent covers the volume.
  */
 int ch_checkpoint_changed(struct ch_volume *vol, u64 epoch, u64 from,

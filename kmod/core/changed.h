@@ -2,15 +2,15 @@
 /*
  * Which blocks changed since base_epoch: a superset across crashes, never less.
  *
- * In memory two bit maps: `active` takes the writes since the last checkpoint was taken
- * (without an open checkpoint: since base_epoch), the other holds what changed from
- * base_epoch to the open checkpoint.
+ * In memory two bit maps, divided at `split`, one of the live checkpoints (without any:
+ * base_epoch itself): `active` takes the writes since then, the other one holds what
+ * changed from base_epoch to there.
  *
  * On disk two slots. Slot base_slot holds the union of both, tagged base_epoch; the other slot,
- * while a checkpoint is open, holds `active`, tagged with the checkpoint's epoch. So a
- * checkpoint becomes synced by one superblock write that swaps the slots. A sector that
- * does not verify counts as all set; a valid one of an older epoch as empty (it was
- * never written for this one). Records from the tail on are added by recovery.
+ * while there is a split, holds `active`, tagged with its epoch. So a checkpoint becomes
+ * synced by one superblock write that swaps the slots. A sector that does not verify counts as
+ * all set; a valid one of an older epoch as empty (it was never written for this one).
+ * Records from the tail on are added by recovery.
  */
 #ifndef CH_CORE_CHANGED_H
 #define CH_CORE_CHANGED_H
@@ -34,12 +34,15 @@ void ch_changed_load(struct ch_tier *tier, u32 n, const void *sector);
 bool ch_changed_next(struct ch_tier *tier, void *block, u64 *ret_block);
 
 /*
- * Extents that changed between base_epoch and the open checkpoint: the first run of set
- * bits at or behind block `from`, at most `look_max` bits looked at. Returns false when
- * there is none up to the end. *ret_len 0: looked long enough, go on at *ret_start.
- * With tier->changed.full everything counts as changed (one extent).
+ * Extents that changed between base_epoch and a live checkpoint: the first run of changed blocks at
+ * or behind block `from`, at most `look_max` of them looked at. Returns false when there
+ * is none up to the end. *ret_len 0: looked long enough, go on at *ret_start. With
+ * tier->changed.full everything counts as changed (one extent).
+ *
+ * What was only written after the checkpoint is left out where the log can still tell; so
+ * the extents are a superset also when writing goes on, and with one checkpoint an exact one.
  */
-bool ch_changed_extent(const struct ch_tier *tier, u64 from, u32 look_max, u64 *ret_start,
-		       u64 *ret_len);
+bool ch_changed_extent(const struct ch_tier *tier, const struct ch_pin *pin, u64 from,
+		       u32 look_max, u64 *ret_start, u64 *ret_len);
 
 #endif

@@ -1,180 +1,263 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * The tail of the log: what to write to the slow device next, and how far the log may
- * be forgotten. Rules: only what is durable in the log is destaged (else the slow device
- * could be ahead of a recovered log); a block is clean only after the slow device's
- * flush; the tail passes only what is clean or dead, and is durable before the space is free.
+ * The tail of the log: what to write to the slow device next, and how far the log may be
+ * forgotten. Rules:
+ *
+ * - The slow device goes from edge to edge: all that a batch takes becomes visible on it at once
+ *   (by the redo area), so it alone always is the volume at one position of the log.
+ * - Only what is durable in the log is destaged, else the slow device could be ahead of a
+ *   recovered log.
+ * - A block is clean only after the slow device's flush; the tail goes to the edge of the batch
+ *   that was finished last, and is durable before the space is free.
+ * - No batch ends behind the oldest checkpoint: what the slow device holds is part of its view.
  */
 #include "kmod/core/internal.h"
 
-/* Is this the version that reads see, or the open checkpoint? If not, it goes. */
-static bool counts(struct ch_tier *tier, u32 node)
-{
-	u64 lba = tier->index.lba[node];
-	u64 pos = ch_index_pos(tier, node);
+/* ---- edges ---- */
 
-	if (ch_index_find(tier, lba, false) == pos)
+u64 ch_batch_max(const struct ch_geometry *geo)
+{
+	u64 redo = ch_redo_items(geo->redo_blocks), max = geo->log_blocks / 4;
+
+	redo = redo > CH_REC_EXTENTS_MAX ? redo - CH_REC_EXTENTS_MAX : 1;
+	if (max > redo)
+		max = redo;
+	return max < CH_BATCH_BLOCKS_MAX ? max : CH_BATCH_BLOCKS_MAX;
+}
+
+/* A batch that is closed because it is full takes at least batch_max of the log. */
+static u64 full_batches_max(const struct ch_geometry *geo)
+{
+	return geo->log_blocks / ch_batch_max(geo) + 1;
+}
+
+/* Those, a forced one, and as many again for checkpoints, which close a batch as well. */
+u32 ch_edge_max(const struct ch_geometry *geo)
+{
+	return (u32)full_batches_max(geo) + 1 + 2 * CH_PINS_MAX;
+}
+
+bool ch_edge_room(const struct ch_tier *tier)
+{
+	return tier->edges + full_batches_max(&tier->geo) + 1 < tier->edge_max;
+}
+
+static struct ch_edge *edge_at(const struct ch_tier *tier, u32 n)
+{
+	return &tier->edge[(tier->edge_first + n) % tier->edge_max];
+}
+
+u64 ch_edge_newest(const struct ch_tier *tier)
+{
+	return tier->edges ? edge_at(tier, tier->edges - 1)->pos : tier->slow.pos;
+}
+
+/* Smallest edge behind `from`, or CH_POS_NONE. */
+static u64 edge_behind(const struct ch_tier *tier, u64 from)
+{
+	u32 low = 0, high = tier->edges;
+
+	while (low < high) {
+		u32 mid = low + (high - low) / 2;
+
+		if (edge_at(tier, mid)->pos > from)
+			high = mid;
+		else
+			low = mid + 1;
+	}
+	return low < tier->edges ? edge_at(tier, low)->pos : CH_POS_NONE;
+}
+
+bool ch_edge_between(const struct ch_tier *tier, u64 from, u64 to)
+{
+	if (edge_behind(tier, from) <= to)
 		return true;
-	if (tier->pin_pos && ch_index_find(tier, lba, true) == pos)
-		return true;
-	ch_index_remove(tier, node);
+	for (u32 i = 0; i < tier->pins; i++)
+		if (tier->pin[i].pos > from && tier->pin[i].pos <= to)
+			return true;
 	return false;
 }
 
-static bool holds_tail(struct ch_tier *tier, u32 node)
+void ch_batch_close(struct ch_tier *tier)
 {
-	const struct ch_index *idx = &tier->index;
-
-	return ch_node_live(idx, node) && !ch_node_clean(idx, node) && counts(tier, node);
+	if (tier->head.pos == ch_edge_newest(tier) || tier->edges == tier->edge_max)
+		return;
+	tier->edges++;
+	*edge_at(tier, tier->edges - 1) = tier->head;
+	tier->batch_blocks = 0;
 }
 
-/* Moves scan_pos to the first block that holds the tail; false if it looked long enough. */
-static bool scan(struct ch_tier *tier, u32 look_max)
+void ch_batch_grow(struct ch_tier *tier)
 {
-	for (; tier->scan_pos < tier->durable_pos; tier->scan_pos++) {
+	if (tier->forced_pos > tier->head.pos)
+		return;
+	if (tier->batch_blocks >= tier->batch_max || tier->forced_pos == tier->head.pos)
+		ch_batch_close(tier);
+}
+
+/* ---- batches ---- */
+
+static u64 oldest_view(const struct ch_tier *tier)
+{
+	const struct ch_pin *pin = ch_checkpoint_oldest(tier);
+
+	return pin ? pin->pos : CH_POS_NONE;
+}
+
+enum ch_batch_result ch_batch_begin(struct ch_tier *tier, struct ch_edge *ret_end)
+{
+	const struct ch_edge *end = edge_at(tier, 0);
+
+	tier->collect_pos = tier->slow.pos;
+	if (!tier->edges)
+		return tier->head.pos > tier->slow.pos && oldest_view(tier) <= tier->slow.pos ?
+			       CH_BATCH_PINNED :
+			       CH_BATCH_NONE;
+	if (end->pos > oldest_view(tier))
+		return CH_BATCH_PINNED;
+	if (end->pos > tier->durable_pos)
+		return CH_BATCH_FLUSH;
+	*ret_end = *end;
+	return CH_BATCH_OK;
+}
+
+bool ch_batch_collect(struct ch_tier *tier, struct ch_destage_item *item, u32 *nr, u32 look_max)
+{
+	const struct ch_index *idx = &tier->index;
+	u64 end = edge_at(tier, 0)->pos;
+
+	for (; tier->collect_pos < end; tier->collect_pos++) {
+		u32 node = ch_tier_node(tier, tier->collect_pos);
+
 		if (!look_max--)
-			return false;
-		if (holds_tail(tier, ch_tier_node(tier, tier->scan_pos)))
-			break;
+			return true;
+		if (ch_node_state(idx, node) != CH_NODE_DIRTY)
+			continue;
+		if (!ch_index_needed(tier, node)) {
+			ch_index_remove(tier, node);
+			continue;
+		}
+		item[*nr].pos = tier->collect_pos;
+		item[*nr].lba = ch_node_lba(idx, node);
+		item[*nr].crc = idx->crc[node];
+		++*nr;
 	}
+	return false;
+}
+
+static void sift_down(struct ch_destage_item *item, u32 at, u32 nr)
+{
+	struct ch_destage_item moved = item[at];
+
+	for (;;) {
+		u32 child = 2 * at + 1;
+
+		if (child >= nr)
+			break;
+		if (child + 1 < nr && item[child + 1].lba > item[child].lba)
+			child++;
+		if (item[child].lba <= moved.lba)
+			break;
+		item[at] = item[child];
+		at = child;
+	}
+	item[at] = moved;
+}
+
+/* Heapsort: in place, no recursion, the same in kernel and simulator. */
+void ch_batch_sort(struct ch_destage_item *item, u32 nr)
+{
+	for (u32 i = nr / 2; i-- > 0;)
+		sift_down(item, i, nr);
+	while (nr > 1) {
+		struct ch_destage_item last = item[--nr];
+
+		item[nr] = item[0];
+		item[0] = last;
+		sift_down(item, 0, nr);
+	}
+}
+
+void ch_redo_begin(struct ch_redo_disk *d, const struct ch_tier *tier, const struct ch_edge *end,
+		   u32 index, u32 total)
+{
+	memset(d, 0, sizeof(*d));
+	d->magic = cpu_to_le32(CH_REDO_MAGIC);
+	d->salt = cpu_to_le64(tier->salt);
+	d->end_pos = cpu_to_le64(end->pos);
+	d->end_seq = cpu_to_le64(end->seq);
+	d->index = cpu_to_le32(index);
+	d->total = cpu_to_le32(total);
+}
+
+void ch_redo_add(struct ch_redo_disk *d, u32 lba, u32 crc)
+{
+	u32 n = le32_to_cpu(d->items);
+
+	d->item[n].lba = cpu_to_le32(lba);
+	d->item[n].crc = cpu_to_le32(crc);
+	d->items = cpu_to_le32(n + 1);
+}
+
+void ch_redo_end(struct ch_redo_disk *d)
+{
+	d->crc = cpu_to_le32(ch_redo_crc(d));
+}
+
+bool ch_batch_skip(const struct ch_tier *tier, const struct ch_destage_item *item)
+{
+	u64 newest = ch_index_find(tier, item->lba, CH_POS_NEWEST);
+
+	/* What replaces it must be sure to stay. */
+	if (newest == item->pos || newest >= tier->durable_pos)
+		return false;
+	for (u32 i = 0; i < tier->pins; i++)
+		if (tier->pin[i].pos > item->pos &&
+		    ch_index_find(tier, item->lba, tier->pin[i].pos) == item->pos)
+			return false;
 	return true;
 }
 
-static void plan_add(struct ch_plan *plan, u32 region)
+void ch_batch_clean(struct ch_tier *tier, const struct ch_destage_item *item, u32 nr)
 {
-	u32 i;
-
-	for (i = plan->nr; i > 0 && plan->region[i - 1] >= region; i--)
-		if (plan->region[i - 1] == region)
-			return;
-	memmove(&plan->region[i + 1], &plan->region[i], (plan->nr - i) * sizeof(plan->region[0]));
-	plan->region[i] = region;
-	plan->nr++;
+	for (; nr--; item++)
+		ch_index_clean(tier, ch_tier_node(tier, item->pos));
 }
 
-enum ch_plan_result ch_destage_plan(struct ch_tier *tier, u32 look_max, struct ch_plan *ret_plan)
+void ch_batch_end(struct ch_tier *tier)
 {
-	struct ch_plan *plan = ret_plan;
-	u64 end = tier->durable_pos;
-	u64 pos;
-
-	plan->nr = 0;
-	if (!scan(tier, look_max))
-		return CH_PLAN_AGAIN;
-	if (tier->pin_pos && tier->pin_pos < end)
-		end = tier->pin_pos;
-	for (pos = tier->scan_pos; pos < end && look_max; pos++, look_max--) {
-		u32 node = ch_tier_node(tier, pos);
-
-		if (!holds_tail(tier, node))
-			continue;
-		plan_add(plan, tier->index.lba[node] / CH_REGION_BLOCKS);
-		if (plan->nr == CH_PLAN_REGIONS_MAX)
-			break;
-	}
-	if (plan->nr)
-		return CH_PLAN_OK;
-	if (!tier->dirty)
-		return CH_PLAN_CLEAN;
-	if (tier->pin_pos && tier->pin_pos <= tier->durable_pos && tier->scan_pos >= tier->pin_pos)
-		return CH_PLAN_PINNED;
-	return tier->durable_pos < tier->head_pos ? CH_PLAN_FLUSH : CH_PLAN_CLEAN;
+	tier->slow = *edge_at(tier, 0);
+	tier->edge_first = (tier->edge_first + 1) % tier->edge_max;
+	tier->edges--;
 }
 
-u32 ch_destage_region(const struct ch_tier *tier, u32 region,
-		      struct ch_destage_item item[CH_REGION_BLOCKS])
-{
-	u64 lba = (u64)region * CH_REGION_BLOCKS;
-	u32 nr = 0;
-
-	for (u32 i = 0; i < CH_REGION_BLOCKS; i++, lba++) {
-		u64 pos = ch_index_find(tier, lba, tier->pin_pos != 0);
-
-		if (pos == CH_POS_NONE || pos >= tier->durable_pos ||
-		    ch_node_clean(&tier->index, ch_tier_node(tier, pos)))
-			continue;
-		item[nr].pos = pos;
-		item[nr].lba = (u32)lba;
-		item[nr].crc = ch_index_crc(tier, pos);
-		nr++;
-	}
-	return nr;
-}
-
-void ch_destage_clean(struct ch_tier *tier, const struct ch_destage_item *item, u32 nr)
-{
-	for (; nr--; item++) {
-		u32 node = ch_tier_node(tier, item->pos);
-
-		/* Overwritten meanwhile: the node is dead. It cannot be reused before the tail
-		 * passes. */
-		if (item->pos < tier->tail_pos || item->pos >= tier->head_pos ||
-		    tier->index.lba[node] != item->lba || ch_node_clean(&tier->index, node))
-			continue;
-		ch_index_clean(tier, node);
-	}
-}
-
-/*
- * Everything before scan_pos is clean or dead, but dead may mean overwritten by a record that
- * a power cut would take back, which makes the dead block the newest again. So the tail follows
- * only as far as the scan had come when all records that are now durable had begun.
- */
-static void move_mark(struct ch_tier *tier)
-{
-	if (tier->mark_seq > tier->durable_seq)
-		return;
-	tier->safe_pos = tier->mark_pos;
-	tier->mark_pos = tier->scan_pos;
-	tier->mark_seq = tier->head_seq - 1;
-	if (tier->mark_seq <= tier->durable_seq)
-		tier->safe_pos = tier->mark_pos;
-}
-
-bool ch_tail_advance(struct ch_tier *tier, u32 look_max)
-{
-	const struct ch_index *idx = &tier->index;
-	bool more = !scan(tier, look_max);
-
-	move_mark(tier);
-	while (tier->next_tail_pos < tier->safe_pos) {
-		u32 node = ch_tier_node(tier, tier->next_tail_pos);
-		u32 blocks = idx->next[node];
-
-		if (tier->next_tail_pos + blocks > tier->safe_pos)
-			break;
-		if (!look_max--)
-			return true;
-		tier->next_tail_pos += blocks;
-		tier->next_tail_seq++;
-		tier->next_tail_prev_crc = idx->crc[node];
-	}
-	return more;
-}
+/* ---- tail ---- */
 
 void ch_tail_superblock(struct ch_tier *tier, struct ch_sb *ret_sb)
 {
+	tier->tail_next = tier->slow;
 	ch_tier_superblock(tier, ret_sb);
 }
 
 bool ch_tail_commit(struct ch_tier *tier, u32 look_max)
 {
-	struct ch_index *idx = &tier->index;
+	for (; tier->tail.pos < tier->tail_next.pos; tier->tail.pos++) {
+		u32 node = ch_tier_node(tier, tier->tail.pos);
 
-	while (tier->tail_pos < tier->next_tail_pos) {
-		u32 node = ch_tier_node(tier, tier->tail_pos);
-		u32 blocks = idx->next[node];
-
-		if (look_max < blocks)
+		if (!look_max--)
 			return true;
-		look_max -= blocks;
-		for (u32 i = 1; i < blocks; i++)
-			if (ch_node_live(idx, node + i))
-				ch_index_remove(tier, node + i);
-		idx->lba[node] = CH_NODE_NONE;
-		tier->tail_prev_crc = idx->crc[node];
-		tier->tail_pos += blocks;
-		tier->tail_seq++;
+		switch (ch_node_state(&tier->index, node)) {
+		case CH_NODE_FREE:
+			break;
+		case CH_NODE_HEADER:
+			ch_index_free(tier, node);
+			break;
+		case CH_NODE_DIRTY:
+		case CH_NODE_CLEAN:
+			ch_index_remove(tier, node);
+			break;
+		}
 	}
+	tier->tail = tier->tail_next;
 	return false;
 }

@@ -69,16 +69,15 @@ static int slow_init(struct ch_geometry *geo, const char **ret_why)
 	return 0;
 }
 
-/* One of the two index checkpoints: 8 bytes per log block, and their frame. */
-static u64 ckpt_blocks_of(u64 log_blocks)
+static u64 sum_blocks_of(u64 log_blocks)
 {
-	return log_blocks / 504 + 2;
+	return div_up(log_blocks, CH_SUM_ENTRIES);
 }
 
-/* What of `blocks` is left when index checkpoints for all of it have been taken off. */
+/* What of `blocks` is left when summary pages for all of it have been taken off. */
 static u64 shared_blocks(u64 blocks)
 {
-	u64 off = 2 * ckpt_blocks_of(blocks) + CH_REGION_BLOCKS; /* the log begins aligned */
+	u64 off = sum_blocks_of(blocks) + CH_REGION_BLOCKS; /* the log begins aligned */
 
 	return blocks > off ? align_down(blocks - off, CH_REGION_BLOCKS) : 0;
 }
@@ -117,15 +116,15 @@ static int fast_init(struct ch_geometry *geo, u64 log_bytes, const char **ret_wh
 	u64 shared;
 	int r;
 
-	/* One bit per block up to 4 TiB; coarser above, so that a map stays below 128 MiB. */
-	while (ch_geometry_map_bits(geo) > 1ULL << 30)
+	/* One bit per block up to 1 TiB; coarser above, so that a map stays below 36 MiB. */
+	while (ch_geometry_map_bits(geo) > 1ULL << 28)
 		geo->changed_shift++;
 	geo->map_start = CH_META_START;
 	geo->map_blocks = div_up(ch_geometry_map_sectors(geo), CH_MAP_SECTORS_PER_BLOCK);
-	geo->ckpt_start = geo->map_start + 2 * geo->map_blocks;
+	geo->sum_start = geo->map_start + 2 * geo->map_blocks;
 
-	shared = geo->fast_blocks > geo->ckpt_start
-			 ? shared_blocks(geo->fast_blocks - geo->ckpt_start)
+	shared = geo->fast_blocks > geo->sum_start
+			 ? shared_blocks(geo->fast_blocks - geo->sum_start)
 			 : 0;
 	if (shared < CH_LOG_BLOCKS_MIN) {
 		*ret_why = "the fast device is too small for a slow device of this size: less than "
@@ -138,8 +137,8 @@ static int fast_init(struct ch_geometry *geo, u64 log_bytes, const char **ret_wh
 		if (r)
 			return r;
 	}
-	geo->ckpt_blocks = ckpt_blocks_of(geo->log_blocks);
-	geo->log_start = align_up(geo->ckpt_start + 2 * geo->ckpt_blocks, CH_REGION_BLOCKS);
+	geo->sum_blocks = sum_blocks_of(geo->log_blocks);
+	geo->log_start = align_up(geo->sum_start + geo->sum_blocks, CH_REGION_BLOCKS);
 	geo->line_start = geo->log_start + geo->log_blocks;
 	/* More lines than the volume has would never be used. */
 	geo->line_blocks = clamp_u64(shared - geo->log_blocks, 0, geo->volume_blocks);
@@ -185,10 +184,10 @@ bool ch_geometry_valid(const struct ch_geometry *geo)
 	if (geo->log_blocks < 16 || geo->log_blocks > CH_LOG_BLOCKS_MAX)
 		return false;
 	if (!area_ok(geo->log_start, geo->log_blocks, geo->fast_blocks) ||
-	    geo->ckpt_blocks > geo->log_start / 2 ||
-	    !area_ok(geo->ckpt_start, 2 * geo->ckpt_blocks, geo->log_start) ||
-	    geo->map_blocks > geo->ckpt_start / 2 ||
-	    !area_ok(geo->map_start, 2 * geo->map_blocks, geo->ckpt_start) ||
+	    geo->sum_blocks < sum_blocks_of(geo->log_blocks) ||
+	    !area_ok(geo->sum_start, geo->sum_blocks, geo->log_start) ||
+	    geo->map_blocks > geo->sum_start / 2 ||
+	    !area_ok(geo->map_start, 2 * geo->map_blocks, geo->sum_start) ||
 	    geo->map_start < CH_META_START)
 		return false;
 	if (geo->map_blocks < div_up(ch_geometry_map_sectors(geo), CH_MAP_SECTORS_PER_BLOCK))
@@ -226,12 +225,22 @@ u32 ch_map_crc(const struct ch_map_disk *map)
 	return crc_skipping(map, sizeof(*map), offsetof(struct ch_map_disk, crc));
 }
 
+u32 ch_redo_crc(const struct ch_redo_disk *redo)
+{
+	return crc_skipping(redo, sizeof(*redo), offsetof(struct ch_redo_disk, crc));
+}
+
+u32 ch_sum_crc(const struct ch_sum_disk *sum)
+{
+	return crc_skipping(sum, sizeof(*sum), offsetof(struct ch_sum_disk, crc));
+}
+
 static u32 sb_crc(const void *block)
 {
 	return crc_skipping(block, CH_BLOCK_SIZE, offsetof(struct ch_sb_disk, crc));
 }
 
-void ch_sb_encode(const struct ch_sb *sb, void *block)
+static void sb_encode(const struct ch_sb *sb, u64 generation, void *block)
 {
 	struct ch_sb_disk *d = block;
 	const struct ch_geometry *geo = &sb->geo;
@@ -243,15 +252,15 @@ void ch_sb_encode(const struct ch_sb *sb, void *block)
 	d->incompat = cpu_to_le64(sb->incompat);
 	memcpy(d->uuid, sb->uuid, sizeof(d->uuid));
 	d->salt = cpu_to_le64(sb->salt);
-	d->generation = cpu_to_le64(sb->generation);
+	d->generation = cpu_to_le64(generation);
 	memcpy(d->name, sb->name, CH_NAME_MAX - 1);
 	d->fast_blocks = cpu_to_le64(geo->fast_blocks);
 	d->slow_blocks = cpu_to_le64(geo->slow_blocks);
 	d->volume_blocks = cpu_to_le64(geo->volume_blocks);
 	d->map_start = cpu_to_le64(geo->map_start);
 	d->map_blocks = cpu_to_le64(geo->map_blocks);
-	d->ckpt_start = cpu_to_le64(geo->ckpt_start);
-	d->ckpt_blocks = cpu_to_le64(geo->ckpt_blocks);
+	d->sum_start = cpu_to_le64(geo->sum_start);
+	d->sum_blocks = cpu_to_le64(geo->sum_blocks);
 	d->log_start = cpu_to_le64(geo->log_start);
 	d->log_blocks = cpu_to_le64(geo->log_blocks);
 	d->redo_start = cpu_to_le64(geo->redo_start);
@@ -270,7 +279,29 @@ void ch_sb_encode(const struct ch_sb *sb, void *block)
 	d->session_pos = cpu_to_le64(sb->session_pos);
 	d->line_start = cpu_to_le64(geo->line_start);
 	d->line_blocks = cpu_to_le64(geo->line_blocks);
+	for (u32 i = 0; i < sb->pins; i++) {
+		d->pin[i].epoch = cpu_to_le64(sb->pin[i].epoch);
+		d->pin[i].pos = cpu_to_le64(sb->pin[i].pos);
+		d->pin[i].seq = cpu_to_le64(sb->pin[i].seq);
+		d->pin[i].created_ns = cpu_to_le64(sb->pin[i].created_ns);
+	}
 	d->crc = cpu_to_le32(sb_crc(d));
+}
+
+void ch_sb_encode(const struct ch_sb *sb, void *block)
+{
+	sb_encode(sb, sb->generation, block);
+}
+
+static void pins_decode(const struct ch_sb_disk *d, struct ch_sb *sb)
+{
+	for (u32 i = 0; i < CH_PINS_MAX && d->pin[i].epoch; i++) {
+		sb->pin[i].epoch = le64_to_cpu(d->pin[i].epoch);
+		sb->pin[i].pos = le64_to_cpu(d->pin[i].pos);
+		sb->pin[i].seq = le64_to_cpu(d->pin[i].seq);
+		sb->pin[i].created_ns = le64_to_cpu(d->pin[i].created_ns);
+		sb->pins++;
+	}
 }
 
 static void geometry_decode(const struct ch_sb_disk *d, struct ch_geometry *geo)
@@ -280,8 +311,8 @@ static void geometry_decode(const struct ch_sb_disk *d, struct ch_geometry *geo)
 	geo->volume_blocks = le64_to_cpu(d->volume_blocks);
 	geo->map_start = le64_to_cpu(d->map_start);
 	geo->map_blocks = le64_to_cpu(d->map_blocks);
-	geo->ckpt_start = le64_to_cpu(d->ckpt_start);
-	geo->ckpt_blocks = le64_to_cpu(d->ckpt_blocks);
+	geo->sum_start = le64_to_cpu(d->sum_start);
+	geo->sum_blocks = le64_to_cpu(d->sum_blocks);
 	geo->log_start = le64_to_cpu(d->log_start);
 	geo->log_blocks = le64_to_cpu(d->log_blocks);
 	geo->line_start = le64_to_cpu(d->line_start);
@@ -311,6 +342,24 @@ static enum ch_check version_check(const void *block)
 	return CH_CHECK_OK;
 }
 
+/* In order, and none from before the log that is left or of an epoch that has not begun. */
+static bool pins_valid(const struct ch_sb *sb)
+{
+	u64 pos = sb->tail_pos, epoch = 0;
+
+	for (u32 i = 0; i < sb->pins; i++) {
+		const struct ch_pin *pin = &sb->pin[i];
+
+		if (pin->epoch <= epoch || pin->epoch > sb->epoch || pin->pos >= 1ULL << 62)
+			return false;
+		if (pin->pos && pin->pos < pos)
+			return false;
+		epoch = pin->epoch;
+		pos = pin->pos ? pin->pos : pos;
+	}
+	return true;
+}
+
 static bool sb_valid(const struct ch_sb *sb)
 {
 	return ch_geometry_valid(&sb->geo) && sb->base_slot < 2 && sb->tail_seq > 0 &&
@@ -318,44 +367,50 @@ static bool sb_valid(const struct ch_sb *sb)
 	       /* position 0 means "none" elsewhere; and what counts up is far from wrapping */
 	       sb->tail_pos >= sb->geo.log_blocks && sb->tail_pos < 1ULL << 62 &&
 	       sb->session_pos < 1ULL << 62 && sb->durable_seq < 1ULL << 62 &&
-	       sb->epoch < 1ULL << 62 && sb->generation < 1ULL << 62 && sb->session < 1U << 31;
+	       sb->epoch < 1ULL << 62 && sb->generation < 1ULL << 62 && sb->session < 1U << 31 &&
+	       pins_valid(sb);
+}
+
+/* Ours, whole, and of a version we know? */
+static enum ch_check header_check(const void *block, const char *magic)
+{
+	const struct ch_sb_disk *d = block;
+
+	if (memcmp(d->magic, magic, sizeof(d->magic)))
+		return CH_CHECK_ABSENT;
+	if (le32_to_cpu(d->crc) != sb_crc(d))
+		return CH_CHECK_CRC;
+	return version_check(d);
 }
 
 enum ch_check ch_sb_decode(const void *block, struct ch_sb *ret_sb)
 {
 	const struct ch_sb_disk *d = block;
-	enum ch_check check;
-	struct ch_sb sb;
+	enum ch_check check = header_check(block, CH_FAST_MAGIC);
+	struct ch_sb *sb = ret_sb;
 
-	if (memcmp(d->magic, CH_FAST_MAGIC, sizeof(d->magic)))
-		return CH_CHECK_ABSENT;
-	if (le32_to_cpu(d->crc) != sb_crc(d))
-		return CH_CHECK_CRC;
-	check = version_check(d);
 	if (check != CH_CHECK_OK)
 		return check;
-	memset(&sb, 0, sizeof(sb));
-	sb.compat = le64_to_cpu(d->compat);
-	sb.incompat = le64_to_cpu(d->incompat);
-	memcpy(sb.uuid, d->uuid, sizeof(sb.uuid));
-	sb.salt = le64_to_cpu(d->salt);
-	sb.generation = le64_to_cpu(d->generation);
-	memcpy(sb.name, d->name, CH_NAME_MAX - 1);
-	geometry_decode(d, &sb.geo);
-	sb.flags = le32_to_cpu(d->flags);
-	sb.tail_pos = le64_to_cpu(d->tail_pos);
-	sb.tail_seq = le64_to_cpu(d->tail_seq);
-	sb.tail_prev_crc = le32_to_cpu(d->tail_prev_crc);
-	sb.session = le32_to_cpu(d->session);
-	sb.durable_seq = le64_to_cpu(d->durable_seq);
-	sb.epoch = le64_to_cpu(d->epoch);
-	sb.base_epoch = le64_to_cpu(d->base_epoch);
-	sb.base_slot = le32_to_cpu(d->base_slot);
-	sb.session_pos = le64_to_cpu(d->session_pos);
-	if (!sb_valid(&sb))
-		return CH_CHECK_RANGE;
-	*ret_sb = sb;
-	return CH_CHECK_OK;
+	memset(sb, 0, sizeof(*sb));
+	sb->compat = le64_to_cpu(d->compat);
+	sb->incompat = le64_to_cpu(d->incompat);
+	memcpy(sb->uuid, d->uuid, sizeof(sb->uuid));
+	sb->salt = le64_to_cpu(d->salt);
+	sb->generation = le64_to_cpu(d->generation);
+	memcpy(sb->name, d->name, CH_NAME_MAX - 1);
+	geometry_decode(d, &sb->geo);
+	sb->flags = le32_to_cpu(d->flags);
+	sb->tail_pos = le64_to_cpu(d->tail_pos);
+	sb->tail_seq = le64_to_cpu(d->tail_seq);
+	sb->tail_prev_crc = le32_to_cpu(d->tail_prev_crc);
+	sb->session = le32_to_cpu(d->session);
+	sb->durable_seq = le64_to_cpu(d->durable_seq);
+	sb->epoch = le64_to_cpu(d->epoch);
+	sb->base_epoch = le64_to_cpu(d->base_epoch);
+	sb->base_slot = le32_to_cpu(d->base_slot);
+	sb->session_pos = le64_to_cpu(d->session_pos);
+	pins_decode(d, sb);
+	return sb_valid(sb) ? CH_CHECK_OK : CH_CHECK_RANGE;
 }
 
 /* The reason that tells more: another version or damage says more than absence. */
@@ -364,12 +419,18 @@ static enum ch_check worse(enum ch_check a, enum ch_check b)
 	return a == CH_CHECK_ABSENT ? b : a;
 }
 
+static u64 generation_of(const void *block)
+{
+	const struct ch_sb_disk *d = block;
+
+	return le64_to_cpu(d->generation);
+}
+
 enum ch_check ch_sb_pick(const void *block_a, const void *block_b, struct ch_sb *ret_sb,
 			 u32 *ret_slot)
 {
-	struct ch_sb a, b;
-	enum ch_check check_a = ch_sb_decode(block_a, &a);
-	enum ch_check check_b = ch_sb_decode(block_b, &b);
+	enum ch_check check_a = header_check(block_a, CH_FAST_MAGIC);
+	enum ch_check check_b = header_check(block_b, CH_FAST_MAGIC);
 	u32 slot;
 
 	/* Another version in one place may have moved things: the other is not to be trusted. */
@@ -377,16 +438,22 @@ enum ch_check ch_sb_pick(const void *block_a, const void *block_b, struct ch_sb 
 		return CH_CHECK_VERSION;
 	if (check_a == CH_CHECK_OLD || check_b == CH_CHECK_OLD)
 		return CH_CHECK_OLD;
-	if (check_a != CH_CHECK_OK && check_b != CH_CHECK_OK)
-		return worse(check_a, check_b);
 	if (check_a == CH_CHECK_OK && check_b == CH_CHECK_OK)
-		slot = b.generation > a.generation;
+		slot = generation_of(block_b) > generation_of(block_a);
 	else
 		slot = check_b == CH_CHECK_OK;
-	*ret_sb = slot ? b : a;
-	if (ret_slot)
-		*ret_slot = slot;
-	return CH_CHECK_OK;
+	/* One that contradicts itself is no better than a damaged one. */
+	for (u32 i = 0; i < 2; i++, slot = !slot) {
+		enum ch_check check = ch_sb_decode(slot ? block_b : block_a, ret_sb);
+
+		if (check == CH_CHECK_OK) {
+			if (ret_slot)
+				*ret_slot = slot;
+			return CH_CHECK_OK;
+		}
+		*(slot ? &check_b : &check_a) = check;
+	}
+	return worse(check_a, check_b);
 }
 
 u64 ch_sb_place(u64 generation)
@@ -416,14 +483,9 @@ void ch_slow_encode(const struct ch_slow *slow, void *block)
 enum ch_check ch_slow_decode(const void *block, struct ch_slow *ret_slow)
 {
 	const struct ch_slow_disk *d = block;
-	enum ch_check check;
+	enum ch_check check = header_check(block, CH_SLOW_MAGIC);
 	struct ch_slow slow;
 
-	if (memcmp(d->magic, CH_SLOW_MAGIC, sizeof(d->magic)))
-		return CH_CHECK_ABSENT;
-	if (le32_to_cpu(d->crc) != sb_crc(d))
-		return CH_CHECK_CRC;
-	check = version_check(d);
 	if (check != CH_CHECK_OK)
 		return check;
 	memset(&slow, 0, sizeof(slow));
@@ -452,6 +514,42 @@ enum ch_check ch_slow_pick(const void *block_a, const void *block_b, struct ch_s
 		return CH_CHECK_OK;
 	check_b = ch_slow_decode(block_b, ret_slow);
 	return check_b == CH_CHECK_OK ? CH_CHECK_OK : worse(check_a, check_b);
+}
+
+/* ---- redo area ---- */
+
+bool ch_redo_decode(const void *block, u64 salt, struct ch_redo *ret_redo)
+{
+	const struct ch_redo_disk *d = block;
+	struct ch_redo redo = {
+		.end_pos = le64_to_cpu(d->end_pos),
+		.end_seq = le64_to_cpu(d->end_seq),
+		.index = le32_to_cpu(d->index),
+		.items = le32_to_cpu(d->items),
+		.total = le32_to_cpu(d->total),
+	};
+	u64 before = (u64)redo.index * CH_REDO_ITEMS_MAX;
+
+	if (le32_to_cpu(d->magic) != CH_REDO_MAGIC || le64_to_cpu(d->salt) != salt ||
+	    le32_to_cpu(d->crc) != ch_redo_crc(d))
+		return false;
+	if (before >= redo.total || redo.items > CH_REDO_ITEMS_MAX ||
+	    redo.items != clamp_u64(redo.total - before, 1, CH_REDO_ITEMS_MAX))
+		return false;
+	*ret_redo = redo;
+	return true;
+}
+
+u64 ch_redo_blocks(u64 items)
+{
+	return items + div_up(items, CH_REDO_ITEMS_MAX);
+}
+
+u64 ch_redo_items(u64 blocks)
+{
+	u64 rest = blocks % CH_REDO_CHUNK_BLOCKS;
+
+	return blocks / CH_REDO_CHUNK_BLOCKS * CH_REDO_ITEMS_MAX + (rest ? rest - 1 : 0);
 }
 
 /* ---- format ---- */
@@ -498,16 +596,17 @@ static void format_map_block(const struct ch_sb *sb, u64 n, void *block)
 
 void ch_format_fast(const struct ch_sb *sb, u64 n, void *block, u64 *ret_block)
 {
-	struct ch_sb copy = *sb;
+	u64 generation = sb->generation;
 
 	if (n < 2 * sb->geo.map_blocks) {
 		format_map_block(sb, n, block);
 		*ret_block = sb->geo.map_start + n;
 		return;
 	}
-	copy.generation = n == 2 * sb->geo.map_blocks ? sb->generation - 1 : sb->generation;
-	ch_sb_encode(&copy, block);
-	*ret_block = ch_sb_place(copy.generation);
+	if (n == 2 * sb->geo.map_blocks)
+		generation--;
+	sb_encode(sb, generation, block);
+	*ret_block = ch_sb_place(generation);
 }
 
 u64 ch_format_slow_blocks(const struct ch_sb *sb)

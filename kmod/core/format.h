@@ -6,9 +6,9 @@
  *
  * Everything is counted in blocks of 4 KiB unless a name says otherwise.
  *
- * Fast device:  superblock A | superblock B | changed map 0, 1 | index checkpoint A, B | log |
+ * Fast device:  superblock A | superblock B | changed map 0, 1 | summary pages | log |
  *               lines of the read tier
- * Slow device:  header A | header B | redo area (reserved) | data of the volume
+ * Slow device:  header A | header B | redo area | data of the volume
  */
 #ifndef CH_CORE_FORMAT_H
 #define CH_CORE_FORMAT_H
@@ -31,6 +31,8 @@
 #define CH_SLOW_MAGIC "CohostS1"
 #define CH_REC_MAGIC  0x52486f43U /* "CoHR" */
 #define CH_MAP_MAGIC  0x4d486f43U /* "CoHM" */
+#define CH_REDO_MAGIC 0x55486f43U /* "CoHU" */
+#define CH_SUM_MAGIC  0x49486f43U /* "CoHI" */
 
 /* Superblock flags. */
 #define CH_SB_CLEAN (1U << 0) /* shut down in order; informative, recovery needs no trust */
@@ -39,6 +41,16 @@
 /* A set bit that the reader does not know in `incompat` refuses the device, in `compat` does not.
  */
 #define CH_INCOMPAT_KNOWN 0ULL
+
+/* A live checkpoint, as the superblock keeps it; those in use come first, ascending by pos. */
+#define CH_PINS_MAX 64U
+struct ch_pin_disk {
+	__le64 epoch; /* that it began; 0 = unused */
+	__le64 pos;   /* of its marker: the view is what lies before it; 0 = the view is lost */
+	__le64 seq;   /* of its marker */
+	__le64 created_ns;
+};
+static_assert(sizeof(struct ch_pin_disk) == 32, "pin layout");
 
 /* Superblock of the fast device: one 4 KiB block, two places, the higher valid generation wins. */
 struct ch_sb_disk {
@@ -56,11 +68,11 @@ struct ch_sb_disk {
 	__le64 volume_blocks;
 	__le64 map_start;
 	__le64 map_blocks; /* of one of the two maps */
-	__le64 ckpt_start;
-	__le64 ckpt_blocks; /* of one of the two index checkpoints (reserved, unused so far) */
+	__le64 sum_start;
+	__le64 sum_blocks;
 	__le64 log_start;
 	__le64 log_blocks;
-	__le64 redo_start; /* on the slow device (reserved, unused so far) */
+	__le64 redo_start; /* on the slow device */
 	__le64 redo_blocks;
 	__le64 data_start;    /* on the slow device */
 	__le32 changed_shift; /* one bit of the changed map covers 1 << shift blocks */
@@ -77,12 +89,16 @@ struct ch_sb_disk {
 	__le64 session_pos; /* where this session's first record goes: see below */
 	__le64 line_start;  /* lines of the read tier; what they hold does not outlive a stop */
 	__le64 line_blocks; /* 0: no read tier */
-	u8 reserved[4096 - 312];
+	u8 reserved1[512 - 312];
+	struct ch_pin_disk pin[CH_PINS_MAX];
+	u8 reserved[4096 - 2560];
 };
 static_assert(sizeof(struct ch_sb_disk) == CH_BLOCK_SIZE, "superblock is one block");
 static_assert(offsetof(struct ch_sb_disk, fast_blocks) == 128, "superblock layout");
 static_assert(offsetof(struct ch_sb_disk, tail_pos) == 232, "superblock layout");
 static_assert(offsetof(struct ch_sb_disk, line_start) == 296, "superblock layout");
+static_assert(offsetof(struct ch_sb_disk, pin) == 512, "superblock layout");
+static_assert(offsetof(struct ch_sb_disk, reserved) == 2560, "superblock layout");
 
 /*
  * Sessions: a start writes session + 1 and the end of the recovered log into the
@@ -164,12 +180,71 @@ struct ch_map_disk {
 static_assert(sizeof(struct ch_map_disk) == 512, "map sector is one sector");
 #define CH_MAP_SECTORS_PER_BLOCK 8U
 
+/*
+ * The redo area of the slow device: what the batch under way is about to write, so that the
+ * slow device alone can always be brought to one moment of the volume. A list block, the
+ * payload blocks it names, the next list block, and so on. It counts as a whole or not at
+ * all: every list block and every payload must verify and agree about end_pos.
+ */
+#define CH_REDO_ITEMS_MAX 504U
+struct ch_redo_item_disk {
+	__le32 lba;
+	__le32 crc; /* CRC-32C of the payload block */
+};
+struct ch_redo_disk {
+	__le32 magic;
+	__le32 crc; /* CRC-32C of the block with this field 0 */
+	__le64 salt;
+	__le64 end_pos; /* replayed, the slow device holds what the log does before this position */
+	__le64 end_seq; /* of the record there */
+	__le32 index;	/* of this list block, from 0 */
+	__le32 items;	/* in this one */
+	__le32 total;	/* in all of them; all but the last are full */
+	u8 reserved[20];
+	struct ch_redo_item_disk item[CH_REDO_ITEMS_MAX];
+};
+static_assert(sizeof(struct ch_redo_disk) == CH_BLOCK_SIZE, "redo list is one block");
+#define CH_REDO_CHUNK_BLOCKS (1U + CH_REDO_ITEMS_MAX)
+
+/*
+ * A summary page: what CH_SUM_ENTRIES blocks of the log hold, so that recovery needs not read
+ * their record headers. Page n of the area is for log blocks n * CH_SUM_ENTRIES and on. It
+ * is written when all its records are durable; one of another lap, or that does not
+ * verify, is as good as none: then the headers are read.
+ */
+#define CH_SUM_ENTRIES 504U
+#define CH_SUM_HEADER  0xffff0000U /* lba of a record's header: | its length | kind */
+#define CH_SUM_BLOCKS  0x00000fffU
+#define CH_SUM_MARKER  0x00001000U
+#define CH_SUM_PAD     0x00002000U
+struct ch_sum_entry_disk {
+	__le32 lba;
+	__le32 crc; /* of the payload block, or of the record's header */
+};
+struct ch_sum_disk {
+	__le32 magic;
+	__le32 crc; /* CRC-32C of the block with this field 0 */
+	__le64 salt;
+	__le64 pos;	/* of the first block of the page */
+	__le64 seq;	/* of the first record that begins at or behind entry `first` */
+	__le64 epoch;	/* no record of the page belongs to a later one */
+	__le32 first;	/* entries before it say nothing */
+	__le32 entries; /* up to here */
+	u8 reserved[16];
+	struct ch_sum_entry_disk entry[CH_SUM_ENTRIES];
+};
+static_assert(sizeof(struct ch_sum_disk) == CH_BLOCK_SIZE, "summary page is one block");
+
 /* ---- native forms ---- */
+
+struct ch_pin {
+	u64 epoch, pos, seq, created_ns; /* as in struct ch_pin_disk */
+};
 
 struct ch_geometry {
 	u64 fast_blocks, slow_blocks, volume_blocks;
 	u64 map_start, map_blocks;
-	u64 ckpt_start, ckpt_blocks;
+	u64 sum_start, sum_blocks;
 	u64 log_start, log_blocks;
 	u64 line_start, line_blocks;
 	u64 redo_start, redo_blocks, data_start;
@@ -190,6 +265,14 @@ struct ch_sb {
 	u64 durable_seq;
 	u64 epoch, base_epoch;
 	u32 base_slot;
+	u32 pins;
+	struct ch_pin pin[CH_PINS_MAX];
+};
+
+/* A list block of the redo area, without its items. */
+struct ch_redo {
+	u64 end_pos, end_seq;
+	u32 index, items, total;
 };
 
 struct ch_slow {
@@ -252,6 +335,7 @@ bool ch_geometry_valid(const struct ch_geometry *geo);
 u32 ch_geometry_map_sectors(const struct ch_geometry *geo);
 u64 ch_geometry_map_bits(const struct ch_geometry *geo);
 
+/* A struct ch_sb is too large for the kernel's stack; where decode or pick fail it is garbage. */
 void ch_sb_encode(const struct ch_sb *sb, void *block);
 enum ch_check ch_sb_decode(const void *block, struct ch_sb *ret_sb);
 
@@ -269,9 +353,17 @@ void ch_slow_encode(const struct ch_slow *slow, void *block);
 enum ch_check ch_slow_decode(const void *block, struct ch_slow *ret_slow);
 enum ch_check ch_slow_pick(const void *block_a, const void *block_b, struct ch_slow *ret_slow);
 
-/* CRC helpers of record headers and map sectors; the crc field is taken as 0. */
+/* CRC helpers; the crc field is taken as 0. */
 u32 ch_rec_crc(const struct ch_rec_disk *rec);
 u32 ch_map_crc(const struct ch_map_disk *map);
+u32 ch_redo_crc(const struct ch_redo_disk *redo);
+u32 ch_sum_crc(const struct ch_sum_disk *sum);
+
+/* Is it a whole redo list of the volume with this salt? Payload is the caller's to verify. */
+bool ch_redo_decode(const void *block, u64 salt, struct ch_redo *ret_redo);
+/* Blocks that so many items take in the redo area, lists included; and the other way round. */
+u64 ch_redo_blocks(u64 items);
+u64 ch_redo_items(u64 blocks);
 
 /*
  * Format. Fill `sb` by ch_format_sb() from geometry, uuid (16 bytes), salt (random)

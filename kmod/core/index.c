@@ -1,40 +1,88 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /*
- * The index: which log block holds which block of the volume.
+ * The index: which log block holds which block of the volume. See struct ch_index.
  *
- * A hash table whose nodes are the log blocks themselves. Chains are newest first, so
- * the first match is the newest version. A block has at most two versions in the index that
- * count: the newest, and, while a checkpoint is open, the newest before it. When the
- * checkpoint goes, the second kind is found and dropped by whoever meets it next: an
- * insert of the same block, or destage on its way from the tail (ch_destage_plan()).
+ * Chains are newest first, so the first match is the newest version. Of the older ones those
+ * count that are the newest before an edge or a checkpoint; the others are dropped when they are
+ * overwritten, or, when their edge or checkpoint went away later, by whoever looks at them next:
+ * destage, or the tail.
  */
 #include "kmod/core/internal.h"
 
-static u32 head_of(const struct ch_index *idx, u64 lba)
+#define SCRAMBLE 0x9e3779b1U
+#define UNSCRAMBLE 0x0e8b2f51U /* SCRAMBLE * UNSCRAMBLE == 1 modulo 2^32 */
+static_assert((u32)(SCRAMBLE * UNSCRAMBLE) == 1, "the scramble can be undone");
+
+u32 ch_index_lba_bits(const struct ch_geometry *geo)
 {
-	return (u32)((lba * 0x9e3779b97f4a7c15ULL) >> 32) & idx->head_mask;
+	u32 bits = 1;
+
+	while ((geo->volume_blocks - 1) >> bits)
+		bits++;
+	return bits;
+}
+
+/* As many chains as leave 4 to 8 log blocks each, and no more than 16 bits of rest. */
+u32 ch_index_rest_bits(const struct ch_geometry *geo)
+{
+	u32 lba_bits = ch_index_lba_bits(geo), head_bits = 0;
+
+	while (head_bits < lba_bits &&
+	       (geo->log_blocks >> head_bits > 8 || lba_bits - head_bits > 16))
+		head_bits++;
+	return lba_bits - head_bits;
+}
+
+static u32 low_bits(u32 bits)
+{
+	return (u32)((1ULL << bits) - 1);
+}
+
+/* A bijection of numbers of lba_bits bits; each step can be undone. */
+static u32 scramble(const struct ch_index *idx, u32 lba)
+{
+	lba ^= lba >> (idx->lba_bits + 1) / 2;
+	return lba * SCRAMBLE & low_bits(idx->lba_bits);
+}
+
+static u32 unscramble(const struct ch_index *idx, u32 x)
+{
+	u32 lba = x * UNSCRAMBLE & low_bits(idx->lba_bits);
+
+	return lba ^ lba >> (idx->lba_bits + 1) / 2;
+}
+
+u32 ch_node_lba(const struct ch_index *idx, u32 node)
+{
+	u32 rest = idx->rest[node];
+
+	while (!(node & CH_CHAIN_END))
+		node = idx->next[node];
+	return unscramble(idx, (node & ~CH_CHAIN_END) << idx->rest_bits | rest);
 }
 
 u64 ch_index_pos(const struct ch_tier *tier, u32 node)
 {
 	u64 n = tier->geo.log_blocks;
-	u32 tail = ch_tier_node(tier, tier->tail_pos);
+	u32 tail = ch_tier_node(tier, tier->tail.pos);
 
-	return tier->tail_pos + (node >= tail ? node - tail : n - tail + node);
+	return tier->tail.pos + (node >= tail ? node - tail : n - tail + node);
 }
 
-u64 ch_index_find(const struct ch_tier *tier, u64 lba, bool pinned)
+u64 ch_index_find(const struct ch_tier *tier, u64 lba, u64 before)
 {
 	const struct ch_index *idx = &tier->index;
+	u32 x = scramble(idx, (u32)lba);
+	u32 rest = x & low_bits(idx->rest_bits);
 	u32 node;
 
-	for (node = idx->head[head_of(idx, lba)]; node != CH_NODE_NONE; node = idx->next[node]) {
+	for (node = idx->head[x >> idx->rest_bits]; !(node & CH_CHAIN_END); node = idx->next[node]) {
 		u64 pos;
 
-		if (idx->lba[node] != lba)
+		if (idx->rest[node] != rest)
 			continue;
 		pos = ch_index_pos(tier, node);
-		if (!pinned || pos < tier->pin_pos)
+		if (pos < before)
 			return pos;
 	}
 	return CH_POS_NONE;
@@ -45,71 +93,85 @@ u32 ch_index_crc(const struct ch_tier *tier, u64 pos)
 	return tier->index.crc[ch_tier_node(tier, pos)];
 }
 
+static void set_state(struct ch_index *idx, u32 node, enum ch_node_state state)
+{
+	u32 shift = node % 4 * 2;
+
+	idx->state[node / 4] = (u8)((idx->state[node / 4] & ~(3U << shift)) | (u32)state << shift);
+}
+
+/* The node is not in its chain any more. */
 static void forget(struct ch_tier *tier, u32 node)
 {
-	struct ch_index *idx = &tier->index;
-
-	if (!ch_node_clean(idx, node))
+	if (ch_node_state(&tier->index, node) == CH_NODE_DIRTY) {
 		tier->dirty--;
-	idx->lba[node] = CH_NODE_NONE;
+		if (ch_index_pos(tier, node) >= ch_edge_newest(tier))
+			tier->batch_blocks--;
+	}
+	set_state(&tier->index, node, CH_NODE_FREE);
 }
 
 void ch_index_insert(struct ch_tier *tier, u64 lba, u64 pos, u32 crc)
 {
 	struct ch_index *idx = &tier->index;
-	u32 *head = &idx->head[head_of(idx, lba)];
-	u32 *link = head;
-	u32 node = ch_tier_node(tier, pos);
-	bool keep_one = pos >= tier->pin_pos && tier->pin_pos;
+	u32 x = scramble(idx, (u32)lba), node = ch_tier_node(tier, pos);
+	u32 *head = &idx->head[x >> idx->rest_bits], *link = head;
 
-	while (*link != CH_NODE_NONE) {
+	idx->rest[node] = (u16)(x & low_bits(idx->rest_bits));
+	while (!(*link & CH_CHAIN_END) && idx->rest[*link] != idx->rest[node])
+		link = &idx->next[*link];
+	if (!(*link & CH_CHAIN_END) && ch_index_pos(tier, *link) >= ch_edge_newest(tier)) {
 		u32 old = *link;
 
-		if (idx->lba[old] != lba) {
-			link = &idx->next[old];
-			continue;
-		}
-		if (keep_one && ch_index_pos(tier, old) < tier->pin_pos) {
-			keep_one = false;
-			link = &idx->next[old];
-			continue;
-		}
 		*link = idx->next[old];
 		forget(tier, old);
 	}
-	idx->lba[node] = (u32)lba;
 	idx->crc[node] = crc;
-	idx->clean[node / CH_BITS_PER_LONG] &= ~(1UL << (node % CH_BITS_PER_LONG));
 	idx->next[node] = *head;
 	*head = node;
+	set_state(idx, node, CH_NODE_DIRTY);
 	tier->dirty++;
+	tier->batch_blocks++;
+}
+
+bool ch_index_needed(const struct ch_tier *tier, u32 node)
+{
+	const struct ch_index *idx = &tier->index;
+	u32 lba = ch_node_lba(idx, node), x = scramble(idx, lba), newer = node, at;
+
+	for (at = idx->head[x >> idx->rest_bits]; at != node; at = idx->next[at])
+		if (idx->rest[at] == idx->rest[node])
+			newer = at;
+	return newer == node ||
+	       ch_edge_between(tier, ch_index_pos(tier, node), ch_index_pos(tier, newer));
 }
 
 void ch_index_remove(struct ch_tier *tier, u32 node)
 {
 	struct ch_index *idx = &tier->index;
-	u32 *link = &idx->head[head_of(idx, idx->lba[node])];
+	u32 x = scramble(idx, ch_node_lba(idx, node));
+	u32 *link = &idx->head[x >> idx->rest_bits];
 
-	while (*link != node && *link != CH_NODE_NONE)
+	while (*link != node)
 		link = &idx->next[*link];
-	if (*link == node)
-		*link = idx->next[node];
+	*link = idx->next[node];
 	forget(tier, node);
 }
 
 void ch_index_discard(struct ch_tier *tier, u64 lba, u32 len)
 {
 	for (; len--; lba++) {
-		u64 pos = ch_index_find(tier, lba, false);
+		u64 pos = ch_index_find(tier, lba, CH_POS_NEWEST);
 
-		if (pos != CH_POS_NONE && pos >= tier->pin_pos)
+		/* What a closed batch or a checkpoint takes stays. */
+		if (pos != CH_POS_NONE && pos >= ch_edge_newest(tier))
 			ch_index_remove(tier, ch_tier_node(tier, pos));
 	}
 }
 
 void ch_index_clean(struct ch_tier *tier, u32 node)
 {
-	tier->index.clean[node / CH_BITS_PER_LONG] |= 1UL << (node % CH_BITS_PER_LONG);
+	set_state(&tier->index, node, CH_NODE_CLEAN);
 	tier->dirty--;
 }
 
@@ -118,9 +180,14 @@ void ch_index_record(struct ch_tier *tier, u64 pos, u32 blocks, u32 header_crc)
 	struct ch_index *idx = &tier->index;
 	u32 node = ch_tier_node(tier, pos);
 
-	idx->lba[node] = CH_NODE_HEADER;
+	set_state(idx, node, CH_NODE_HEADER);
 	idx->next[node] = blocks;
 	idx->crc[node] = header_crc;
 	for (u32 i = 1; i < blocks; i++)
-		idx->lba[node + i] = CH_NODE_NONE;
+		set_state(idx, node + i, CH_NODE_FREE);
+}
+
+void ch_index_free(struct ch_tier *tier, u32 node)
+{
+	set_state(&tier->index, node, CH_NODE_FREE);
 }

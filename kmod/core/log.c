@@ -2,10 +2,11 @@
 /* The head of the log: room, records, and how far they are written and durable. */
 #include "kmod/core/changed.h"
 #include "kmod/core/internal.h"
+#include "kmod/core/summary.h"
 
 static u64 blocks_to_end(const struct ch_tier *tier)
 {
-	return tier->geo.log_blocks - tier->head_pos % tier->geo.log_blocks;
+	return tier->geo.log_blocks - tier->head.pos % tier->geo.log_blocks;
 }
 
 enum ch_log_room ch_log_room(const struct ch_tier *tier, u32 payload_blocks)
@@ -16,7 +17,7 @@ enum ch_log_room ch_log_room(const struct ch_tier *tier, u32 payload_blocks)
 
 	if (tier->failed)
 		return CH_LOG_DEAD;
-	if (tier->head_seq - 1 - tier->done_seq >= CH_INFLIGHT_MAX)
+	if (tier->head.seq - 1 - tier->done_seq >= CH_INFLIGHT_MAX)
 		return CH_LOG_BUSY;
 	if (payload_blocks)
 		need += CH_LOG_RESERVE;
@@ -30,8 +31,8 @@ static void take(struct ch_tier *tier, struct ch_rec *rec, void *header, u32 blo
 {
 	struct ch_rec_disk *d = header;
 
-	rec->pos = tier->head_pos;
-	rec->seq = tier->head_seq;
+	rec->pos = tier->head.pos;
+	rec->seq = tier->head.seq;
 	rec->blocks = blocks;
 	rec->write_blocks = flags & CH_REC_PAD ? 1 : blocks;
 	rec->header = d;
@@ -44,21 +45,22 @@ static void take(struct ch_tier *tier, struct ch_rec *rec, void *header, u32 blo
 	d->epoch = cpu_to_le64(tier->epoch);
 	d->durable_seq = cpu_to_le64(tier->durable_seq);
 	d->session = cpu_to_le32(tier->session);
-	d->prev_crc = cpu_to_le32(tier->head_prev_crc);
+	d->prev_crc = cpu_to_le32(tier->head.prev_crc);
 	d->flags = cpu_to_le32(flags);
 	d->blocks = cpu_to_le32(blocks);
 
 	tier->inflight_blocks[rec->seq % CH_INFLIGHT_MAX] = blocks;
-	tier->head_pos += blocks;
-	tier->head_seq++;
+	tier->head.pos += blocks;
+	tier->head.seq++;
 }
 
-static void seal(struct ch_tier *tier, struct ch_rec *rec)
+static void seal(struct ch_tier *tier, struct ch_rec *rec, u32 kind)
 {
 	u32 crc = ch_rec_crc(rec->header);
 
 	rec->header->crc = cpu_to_le32(crc);
-	tier->head_prev_crc = crc;
+	tier->head.prev_crc = crc;
+	ch_sum_record(tier, rec->pos, rec->seq, rec->blocks, kind, crc);
 	ch_index_record(tier, rec->pos, rec->blocks, crc);
 }
 
@@ -83,42 +85,38 @@ void ch_log_end(struct ch_tier *tier, struct ch_rec *rec)
 {
 	u32 n = le32_to_cpu(rec->header->extents);
 
-	seal(tier, rec);
+	seal(tier, rec, 0);
 	for (u32 i = 0; i < n; i++) {
 		u64 lba = le64_to_cpu(rec->header->extent[i].lba);
 
-		ch_index_insert(tier, lba, rec->pos + 1 + i,
-				le32_to_cpu(rec->header->extent[i].crc));
+		u32 crc = le32_to_cpu(rec->header->extent[i].crc);
+
+		ch_index_insert(tier, lba, rec->pos + 1 + i, crc);
+		ch_sum_block(tier, rec->pos + 1 + i, lba, crc);
 		ch_changed_set(tier, lba);
 	}
+	ch_batch_grow(tier);
 }
 
 void ch_log_pad(struct ch_tier *tier, struct ch_rec *rec, void *header)
 {
 	take(tier, rec, header, (u32)blocks_to_end(tier), CH_REC_PAD);
-	seal(tier, rec);
+	seal(tier, rec, CH_SUM_PAD);
 }
 
-int ch_checkpoint_begin(struct ch_tier *tier, struct ch_rec *rec, void *header)
+/* What lies before it is the checkpoint's, so the batch ends here. */
+void ch_log_marker(struct ch_tier *tier, struct ch_rec *rec, void *header)
 {
-	if (tier->pin_epoch)
-		return -EBUSY;
-	tier->epoch++;
+	ch_batch_close(tier);
 	take(tier, rec, header, 1, CH_REC_MARKER);
-	seal(tier, rec);
-	tier->pin_epoch = tier->epoch;
-	tier->pin_pos = rec->pos;
-	tier->pin_seq = rec->seq;
-	tier->pin_lost = false;
-	ch_changed_split(tier);
-	return 0;
+	seal(tier, rec, CH_SUM_MARKER);
 }
 
 int ch_log_written(struct ch_tier *tier, u64 seq)
 {
 	u64 bit;
 
-	if (seq <= tier->done_seq || seq >= tier->head_seq)
+	if (seq <= tier->done_seq || seq >= tier->head.seq)
 		return -EINVAL;
 	tier->inflight_done |= 1ULL << (seq % CH_INFLIGHT_MAX);
 	for (;;) {

@@ -2,11 +2,12 @@
 /*
  * Recovery: follows the log from the durable tail and rebuilds the index and the changed
  * set. A record counts if its header's magic, salt, position, seq, session order, chain
- * to the previous record and CRC are right, and, unless a later valid record or the
- * superblock says that it was durable, every payload block matches its CRC. The first
- * that does not count ends the log.
+ * to the previous record and CRC are right, and, unless a later valid record, a summary page or
+ * the superblock says that it was durable, every payload block matches its CRC. The
+ * first that does not count ends the log. Where a summary page knows the records, their
+ * headers are not read.
  *
- * Two passes over the headers: the first finds how far the log was certainly durable (payload
+ * Two passes over that: the first finds how far the log was certainly durable (payload
  * below that is not read again here: reads verify it), the second applies.
  *
  *   ch_recover_init(); while ((step = ch_recover_next(r, &io)) == CH_RECOVER_READ) { read
@@ -26,6 +27,7 @@ enum ch_recover_step {
 struct ch_recover_io {
 	u64 fast_block;
 	u32 blocks;		/* <= CH_REC_BLOCKS_MAX; contiguous */
+	bool page;		/* a summary page: may also be fed as NULL, if it cannot be read */
 };
 
 struct ch_recover {
@@ -36,10 +38,15 @@ struct ch_recover {
 	u64 sb_durable_seq;
 	u32 pass;		/* 1, 2; 3 = over */
 	u32 want;		/* blocks asked for */
+	u64 page_start;		/* of the summary page that was asked for last */
+	bool page_asked;	/* and has not been fed */
 	u64 records, blocks;	/* applied: for the report */
+	u64 summed;		/* records of them known from summary pages */
 };
 
-void ch_recover_init(struct ch_recover *rc, struct ch_tier *tier, const struct ch_sb *sb);
+/* redo_block: the first block of the redo area, or NULL if it cannot be read. */
+void ch_recover_init(struct ch_recover *rc, struct ch_tier *tier, const struct ch_sb *sb,
+		     const void *redo_block);
 enum ch_recover_step ch_recover_next(struct ch_recover *rc, struct ch_recover_io *ret_io);
 /* `buf` holds what was asked for. If it could not be read, do not go on: fail the start. */
 void ch_recover_feed(struct ch_recover *rc, const void *buf);

@@ -3,60 +3,82 @@
 #include "kmod/core/changed.h"
 #include "kmod/core/internal.h"
 
-/* Power of two between half of the log's blocks and all of them. */
-static u64 heads_nr(const struct ch_geometry *geo)
-{
-	u64 nr = 16;
-
-	while (nr * 2 <= geo->log_blocks)
-		nr *= 2;
-	return nr;
-}
-
-static size_t clean_bytes(const struct ch_geometry *geo)
-{
-	return (geo->log_blocks / CH_BITS_PER_LONG + 1) * sizeof(unsigned long);
-}
-
 void ch_tier_memory(const struct ch_geometry *geo, struct ch_tier_memory *ret_size)
 {
 	struct ch_tier_memory *size = ret_size;
+	u32 head_bits = ch_index_lba_bits(geo) - ch_index_rest_bits(geo);
 
 	size->next = geo->log_blocks * sizeof(u32);
-	size->lba = geo->log_blocks * sizeof(u32);
 	size->crc = geo->log_blocks * sizeof(u32);
-	size->head = heads_nr(geo) * sizeof(u32);
-	size->clean = clean_bytes(geo);
+	size->rest = geo->log_blocks * sizeof(u16);
+	size->state = geo->log_blocks / 4 + 1;
+	size->head = sizeof(u32) << head_bits;
+	size->sum_page = CH_SUM_PAGES * sizeof(struct ch_sum_disk);
+	size->edge = ch_edge_max(geo) * sizeof(struct ch_edge);
 	/* Whole sectors, so that a sector can be copied without looking at the end. */
 	size->bits = (size_t)ch_geometry_map_sectors(geo) * (CH_MAP_SECTOR_BITS / 8);
 	size->map_dirty = ch_geometry_map_sectors(geo) / 8 + 1;
 }
 
-static void init_arrays(struct ch_tier *tier)
+static void init_index(struct ch_tier *tier, const struct ch_tier_memory *size)
 {
 	struct ch_index *idx = &tier->index;
-	struct ch_tier_memory size;
 
-	ch_tier_memory(&tier->geo, &size);
-	memset(idx->next, 0, size.next);
-	memset(idx->lba, 0xff, size.lba);
-	memset(idx->crc, 0, size.crc);
-	memset(idx->head, 0xff, size.head);
-	memset(idx->clean, 0, size.clean);
-	idx->head_mask = (u32)(heads_nr(&tier->geo) - 1);
+	idx->lba_bits = ch_index_lba_bits(&tier->geo);
+	idx->rest_bits = ch_index_rest_bits(&tier->geo);
+	memset(idx->next, 0, size->next);
+	memset(idx->crc, 0, size->crc);
+	memset(idx->rest, 0, size->rest);
+	memset(idx->state, 0, size->state);
+	for (u32 i = 0; i < size->head / sizeof(u32); i++)
+		idx->head[i] = CH_CHAIN_END | i;
+}
+
+static void init_changed(struct ch_tier *tier, const struct ch_tier_memory *size,
+			 const struct ch_sb *sb)
+{
+	struct ch_changed *changed = &tier->changed;
+
+	changed->bits_nr = ch_geometry_map_bits(&sb->geo);
+	changed->sectors = ch_geometry_map_sectors(&sb->geo);
+	changed->shift = sb->geo.changed_shift;
+	changed->full = sb->flags & CH_SB_FULL;
 	for (u32 i = 0; i < 2; i++) {
-		memset(tier->changed.bits[i], 0, size.bits);
-		memset(tier->changed.dirty[i], 0, size.map_dirty);
+		memset(changed->bits[i], 0, size->bits);
+		memset(changed->dirty[i], 0, size->map_dirty);
 	}
+}
+
+static void init_log(struct ch_tier *tier, const struct ch_sb *sb)
+{
+	tier->session = sb->session;
+	tier->session_pos = sb->session_pos;
+	tier->tail.pos = sb->tail_pos;
+	tier->tail.seq = sb->tail_seq;
+	tier->tail.prev_crc = sb->tail_prev_crc;
+	tier->tail_next = tier->slow = tier->head = tier->tail;
+	tier->done_pos = tier->durable_pos = sb->tail_pos;
+	tier->done_seq = tier->durable_seq = sb->tail_seq - 1;
+	tier->edge_max = ch_edge_max(&sb->geo);
+	tier->batch_max = ch_batch_max(&sb->geo);
 }
 
 void ch_tier_init(struct ch_tier *tier, const struct ch_sb *sb)
 {
 	struct ch_index index = tier->index;
-	struct ch_changed changed = tier->changed;
+	struct ch_changed changed = {
+		.bits = {tier->changed.bits[0], tier->changed.bits[1]},
+		.dirty = {tier->changed.dirty[0], tier->changed.dirty[1]},
+	};
+	struct ch_sum_disk *sum_page = tier->sum.page;
+	struct ch_edge *edge = tier->edge;
+	struct ch_tier_memory size;
 
 	memset(tier, 0, sizeof(*tier));
 	tier->index = index;
+	tier->changed = changed;
+	tier->sum.page = sum_page;
+	tier->edge = edge;
 	tier->geo = sb->geo;
 	memcpy(tier->uuid, sb->uuid, sizeof(tier->uuid));
 	memcpy(tier->name, sb->name, sizeof(tier->name));
@@ -64,28 +86,15 @@ void ch_tier_init(struct ch_tier *tier, const struct ch_sb *sb)
 	tier->incompat = sb->incompat;
 	tier->salt = sb->salt;
 	tier->generation = sb->generation;
-	tier->session = sb->session;
-	tier->session_pos = sb->session_pos;
-	tier->tail_pos = tier->next_tail_pos = sb->tail_pos;
-	tier->tail_seq = tier->next_tail_seq = sb->tail_seq;
-	tier->tail_prev_crc = tier->next_tail_prev_crc = sb->tail_prev_crc;
-	tier->head_pos = tier->done_pos = tier->durable_pos = tier->scan_pos = sb->tail_pos;
-	tier->head_seq = sb->tail_seq;
-	tier->done_seq = tier->durable_seq = sb->tail_seq - 1;
-	tier->head_prev_crc = sb->tail_prev_crc;
 	tier->epoch = sb->epoch;
 	tier->base_epoch = sb->base_epoch;
 	tier->base_slot = sb->base_slot;
-
-	tier->changed.bits[0] = changed.bits[0];
-	tier->changed.bits[1] = changed.bits[1];
-	tier->changed.dirty[0] = changed.dirty[0];
-	tier->changed.dirty[1] = changed.dirty[1];
-	tier->changed.bits_nr = ch_geometry_map_bits(&sb->geo);
-	tier->changed.sectors = ch_geometry_map_sectors(&sb->geo);
-	tier->changed.shift = sb->geo.changed_shift;
-	tier->changed.full = sb->flags & CH_SB_FULL;
-	init_arrays(tier);
+	tier->pins = sb->pins;
+	memcpy(tier->pin, sb->pin, sizeof(tier->pin));
+	init_log(tier, sb);
+	ch_tier_memory(&sb->geo, &size);
+	init_index(tier, &size);
+	init_changed(tier, &size, sb);
 }
 
 void ch_tier_superblock(struct ch_tier *tier, struct ch_sb *ret_sb)
@@ -101,22 +110,24 @@ void ch_tier_superblock(struct ch_tier *tier, struct ch_sb *ret_sb)
 	sb->generation = ++tier->generation;
 	sb->geo = tier->geo;
 	sb->flags = tier->sb_flags | (tier->changed.full ? CH_SB_FULL : 0);
-	sb->tail_pos = tier->next_tail_pos;
-	sb->tail_seq = tier->next_tail_seq;
-	sb->tail_prev_crc = tier->next_tail_prev_crc;
+	sb->tail_pos = tier->tail_next.pos;
+	sb->tail_seq = tier->tail_next.seq;
+	sb->tail_prev_crc = tier->tail_next.prev_crc;
 	sb->session = tier->session;
 	sb->session_pos = tier->session_pos;
 	sb->durable_seq = tier->durable_seq;
 	sb->epoch = tier->epoch;
 	sb->base_epoch = tier->base_epoch;
 	sb->base_slot = tier->base_slot;
+	sb->pins = tier->pins;
+	memcpy(sb->pin, tier->pin, tier->pins * sizeof(tier->pin[0]));
 }
 
 void ch_tier_start(struct ch_tier *tier, struct ch_sb *ret_sb)
 {
 	tier->sb_flags &= ~CH_SB_CLEAN;
 	tier->session++;
-	tier->session_pos = tier->head_pos;
+	tier->session_pos = tier->head.pos;
 	ch_tier_superblock(tier, ret_sb);
 }
 
@@ -131,26 +142,75 @@ void ch_tier_fail(struct ch_tier *tier)
 	tier->failed = true;
 }
 
-int ch_checkpoint_end(struct ch_tier *tier, u64 epoch, bool synced)
+/* ---- checkpoints ---- */
+
+static u32 pin_index(const struct ch_tier *tier, u64 epoch)
 {
-	if (!tier->pin_epoch || tier->pin_epoch != epoch)
-		return -ENOENT;
-	if (synced) {
-		tier->base_epoch = epoch;
-		tier->base_slot ^= 1;
-	}
-	tier->pin_epoch = 0;
-	tier->pin_pos = 0;
-	tier->pin_seq = 0;
-	tier->pin_lost = false;
-	ch_changed_join(tier, synced);
+	u32 i;
+
+	for (i = 0; i < tier->pins && tier->pin[i].epoch != epoch; i++)
+		;
+	return i;
+}
+
+const struct ch_pin *ch_checkpoint_find(const struct ch_tier *tier, u64 epoch)
+{
+	u32 i = pin_index(tier, epoch);
+
+	return i < tier->pins ? &tier->pin[i] : NULL;
+}
+
+int ch_checkpoint_begin(struct ch_tier *tier, struct ch_rec *rec, void *header, u64 now_ns)
+{
+	struct ch_pin *pin = &tier->pin[tier->pins];
+
+	if (tier->pins == CH_PINS_MAX)
+		return -EBUSY;
+	if (!ch_edge_room(tier))
+		return -ENOSPC;
+	tier->epoch++;
+	ch_log_marker(tier, rec, header);
+	*pin = (struct ch_pin){
+		.epoch = tier->epoch, .pos = rec->pos, .seq = rec->seq, .created_ns = now_ns};
+	tier->pins++;
+	if (!tier->changed.split_epoch)
+		ch_changed_split(tier, pin);
 	return 0;
 }
 
-void ch_checkpoint_lose(struct ch_tier *tier)
+int ch_checkpoint_end(struct ch_tier *tier, u64 epoch, bool synced)
 {
-	if (!tier->pin_epoch)
-		return;
-	tier->pin_pos = 0;
-	tier->pin_lost = true;
+	u32 i = pin_index(tier, epoch);
+	struct ch_pin pin;
+
+	if (i == tier->pins)
+		return -ENOENT;
+	pin = tier->pin[i];
+	if (synced && (!pin.pos || epoch <= tier->base_epoch))
+		return -ESTALE;
+	tier->pins--;
+	memmove(&tier->pin[i], &tier->pin[i + 1], (tier->pins - i) * sizeof(tier->pin[0]));
+	if (synced)
+		ch_changed_synced(tier, &pin);
+	else
+		ch_changed_dropped(tier, epoch);
+	return 0;
+}
+
+const struct ch_pin *ch_checkpoint_oldest(const struct ch_tier *tier)
+{
+	for (u32 i = 0; i < tier->pins; i++)
+		if (tier->pin[i].pos)
+			return &tier->pin[i];
+	return NULL;
+}
+
+u64 ch_checkpoint_lose(struct ch_tier *tier)
+{
+	const struct ch_pin *oldest = ch_checkpoint_oldest(tier);
+
+	if (!oldest)
+		return 0;
+	tier->pin[oldest - tier->pin].pos = 0;
+	return oldest->epoch;
 }

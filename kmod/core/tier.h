@@ -31,6 +31,9 @@
  *           Instead, a record before which everything is durable (ch_log_fua(), when it
  *           begins) may be written with FUA; when it completes: ch_log_written_fua().
  *
+ * Summary:  at any time, whatever ch_sum_next() hands out may be written (summary.h), and at an
+ *           orderly end, after the last flush, all of it should be.
+ *
  * Read:     ch_index_find() per block: in the log at a position, or on the slow device. A
  *           block at pos >= ch_log_pos_done() is not on the device yet: wait. Verify
  *           the payload against ch_index_crc(). While such a read is in flight its log
@@ -38,18 +41,21 @@
  *           CH_REGION_BLOCKS log blocks and lets ch_log_begin() only be followed by the
  *           device write when the regions of the record have no readers.
  *
- * Destage:  (one at a time) ch_destage_plan(), ch_destage_region() for each region in
- *           it, read the blocks from the log, verify, write them to the slow device
- *           (data_start + lba); then FLUSH THE SLOW DEVICE; only then ch_destage_clean()
- *           for all of them.
+ * Destage:  in batches, one at a time. The log is divided into batches by edges: positions
+ *           that the slow device is brought to, one after the other, so that it alone always
+ *           is the volume at one of them. ch_batch_begin() says what is next; ch_batch_collect()
+ *           hands out what it takes, ch_batch_sort() puts it in the order of the disk. Read from
+ *           the log, verify, write to the redo area (struct ch_redo_disk), FLUSH THE SLOW
+ *           DEVICE, then write in place (data_start + lba), FLUSH THE SLOW DEVICE again;
+ *           only then ch_batch_clean() for all of them and ch_batch_end().
  *
- * Tail:     ch_tail_advance() proposes the new tail. If it moved (ch_tail_moved()): write
- *           all blocks of the changed map that ch_changed_next() hands out, wait for them,
- *           then write the superblock of ch_tail_superblock() with PREFLUSH + FUA (the
- *           preflush makes the map durable before the tail). Only then ch_tail_commit(),
- *           which frees the space. An error in any of this: ch_tier_fail(). From
- *           ch_tail_advance() to the last ch_tail_commit() nobody else does the same, and
- *           ch_checkpoint_end() is not called (the glue: a mutex).
+ * Tail:     after ch_batch_end() the log before the edge is not needed any more. If
+ *           ch_tail_moved(): write all blocks of the changed map that ch_changed_next() hands
+ *           out, wait for them, then write the superblock of ch_tail_superblock() with
+ *           PREFLUSH + FUA (the preflush makes the map durable before the tail). Only then
+ *           ch_tail_commit(), which frees the space. An error in any of this:
+ *           ch_tier_fail(). From ch_tail_superblock() to the last ch_tail_commit() nobody
+ *           else does the same, and ch_checkpoint_end() is not called (the glue: a mutex).
  */
 #ifndef CH_CORE_TIER_H
 #define CH_CORE_TIER_H
@@ -58,30 +64,53 @@
 
 #define CH_INFLIGHT_MAX 64U /* records between begin and written */
 #define CH_POS_NONE	(~0ULL)
-#define CH_NODE_NONE	0xffffffffU /* end of a chain; as lba: block not in the index */
-#define CH_NODE_HEADER	0xfffffffeU /* as lba: first block of a record */
+#define CH_POS_NEWEST	(~0ULL) /* as bound of a search: no bound */
 
 /*
- * Index: one node per log block, preallocated: next, lba and crc of 4 bytes each, one
- * clean bit, and hash heads of 4 bytes per 1 to 2 log blocks: 14 to 16 bytes of RAM
- * per block of the log, however full it is. Of a record's first block, lba is
- * CH_NODE_HEADER, next the record's length and crc its header's crc.
+ * Index: a hash table of chains whose nodes are the log blocks themselves, newest first. RAM per
+ * block of the log, however full it is: next 4, crc 4, rest 2, state 1/4, and chain heads of
+ * 4 bytes per 4 to 8 log blocks, together 11 bytes. The number of a volume's block is
+ * not stored: it is scrambled by a bijection whose high bits are the chain, whose low
+ * bits are `rest`, and the end of each chain names the chain. Of a record's first block, next is
+ * the record's length and crc its header's crc.
  */
 struct ch_index {
-	u32 *next, *lba, *crc, *head;
-	unsigned long *clean;
-	u32 head_mask;
+	u32 *next, *crc, *head;
+	u16 *rest;
+	u8 *state;	/* 2 bits each, enum ch_node_state */
+	u32 lba_bits;	/* in which a block's number fits */
+	u32 rest_bits;	/* of them in rest; the others choose the chain */
 };
 
 /* What changed since base_epoch: two bit maps (see changed.h). */
 struct ch_changed {
-	u8 *bits[2];  /* active: since the last checkpoint; the other: before it */
+	u8 *bits[2];  /* active: since the split; the other: before it */
 	u8 *dirty[2]; /* one bit per sector: differs from the disk; index = slot on disk */
 	u64 bits_nr;
 	u32 sectors;
 	u32 shift;
 	u32 active; /* index into bits[] */
 	bool full;  /* no synced checkpoint yet, or not known */
+	u64 split_epoch, split_pos; /* of the checkpoint that divides the maps; 0 = undivided */
+};
+
+/* Summary pages under way: see summary.h. */
+#define CH_SUM_PAGES 32U
+struct ch_sum_buffer {
+	u64 start;	    /* position of the page, 0 = none */
+	u32 first, entries; /* those before `first` are not known */
+	u32 saved;	    /* up to here they are on the disk, or on the way */
+	bool writing;
+};
+struct ch_summary {
+	struct ch_sum_disk *page; /* CH_SUM_PAGES */
+	struct ch_sum_buffer buffer[CH_SUM_PAGES];
+};
+
+/* A place between two records. */
+struct ch_edge {
+	u64 pos, seq; /* of the record behind it */
+	u32 prev_crc; /* of the record before it */
 };
 
 struct ch_tier {
@@ -95,35 +124,39 @@ struct ch_tier {
 
 	struct ch_index index;
 	struct ch_changed changed;
+	struct ch_summary sum;
 
-	/* log; positions and seqs never wrap. tail <= scan <= durable <= done <= head */
-	u64 tail_pos, tail_seq; /* as durable in the superblock: space before it is free */
-	u32 tail_prev_crc;
-	u64 head_pos, head_seq; /* where the next record goes, its seq */
-	u32 head_prev_crc;
+	/* log; positions and seqs never wrap. tail <= slow <= durable <= done <= head */
+	struct ch_edge tail; /* as durable in the superblock: space before it is free */
+	struct ch_edge slow; /* the slow device is the volume at this place */
+	struct ch_edge head; /* where the next record goes */
 	u64 done_pos, done_seq; /* all records before pos are written; done_seq the last of them */
 	u64 durable_pos, durable_seq; /* and flushed */
 	u64 flush_pos, flush_seq;     /* what the flush in flight will make durable */
 	bool flushing;
 	u32 inflight_blocks[CH_INFLIGHT_MAX]; /* by seq % CH_INFLIGHT_MAX; total length */
 	u64 inflight_done; /* bit seq % CH_INFLIGHT_MAX: written, but not all before it */
-	u64 scan_pos;	   /* everything before it is clean or dead */
 
-	/* tail on its way to the disk */
-	u64 next_tail_pos, next_tail_seq;
-	u32 next_tail_prev_crc;
-	/* Before safe_pos, whatever overwrote a dead block is durable; mark: the next such place.
+	/*
+	 * Batches: edges behind `slow`, ascending, a ring of edge_max. What lies before an edge is
+	 * kept also when it is overwritten behind it.
 	 */
-	u64 safe_pos, mark_pos, mark_seq;
+	struct ch_edge *edge;
+	u32 edge_first, edges, edge_max;
+	u64 batch_max;	   /* blocks at which a batch is closed */
+	u64 batch_blocks;  /* in the one that is open: behind the last edge */
+	u64 collect_pos;   /* ch_batch_collect() has looked before it */
+	u64 forced_pos;	   /* recovery: the first edge is here, 0 = anywhere */
+
+	struct ch_edge tail_next; /* ch_tail_superblock() has put this into a superblock */
 
 	u64 dirty; /* blocks in the index that are not clean */
 
-	/* epochs and the one live checkpoint */
+	/* epochs and live checkpoints */
 	u64 epoch, base_epoch;
 	u32 base_slot;
-	u64 pin_pos;		/* the checkpoint's view: blocks before it; 0 = none */
-	u64 pin_epoch, pin_seq; /* pin_epoch 0 = no checkpoint open */
-	bool pin_lost;		/* open, but its view is gone */
+	u32 pins;
+	struct ch_pin pin[CH_PINS_MAX]; /* ascending by epoch, and by pos where it is not 0 */
 
 	bool failed;
 };
@@ -132,13 +165,14 @@ struct ch_tier {
 
 /* Sizes in bytes of the arrays the driver allocates (need not be zeroed). */
 struct ch_tier_memory {
-	size_t next, lba, crc, head, clean, bits, map_dirty; /* bits and map_dirty: twice each */
+	size_t next, crc, head, rest, state, edge, sum_page;
+	size_t bits, map_dirty; /* twice each */
 };
 void ch_tier_memory(const struct ch_geometry *geo, struct ch_tier_memory *ret_size);
 
 /*
- * Prepares `tier` for recovery. Before: set tier->index.{next,lba,crc,head,clean} and
- * tier->changed.{bits,dirty}[0..1] to arrays of ch_tier_memory() sizes, all else may be
+ * Prepares `tier` for recovery. Before: set tier->index.{next,crc,head,rest,state},
+ * tier->edge, tier->sum.page and tier->changed.{bits,dirty}[0..1] to arrays of ch_tier_memory() sizes, all else may be
  * garbage. Takes time linear in the arrays (memset); may be called without the lock.
  */
 void ch_tier_init(struct ch_tier *tier, const struct ch_sb *sb);
@@ -172,10 +206,10 @@ static inline u64 ch_tier_fast_block(const struct ch_tier *tier, u64 pos)
 }
 
 /*
- * Position of the newest version of volume block `lba`, or CH_POS_NONE: it is on the slow
- * device. With `pinned`: the version of the open checkpoint.
+ * Position of the newest version of volume block `lba` before position `before`, or
+ * CH_POS_NONE: it is on the slow device. For a checkpoint `before` is its pin's pos.
  */
-u64 ch_index_find(const struct ch_tier *tier, u64 lba, bool pinned);
+u64 ch_index_find(const struct ch_tier *tier, u64 lba, u64 before);
 u32 ch_index_crc(const struct ch_tier *tier, u64 pos);
 /*
  * Discard: nobody cares any more what is in these blocks, so their newest versions are neither
@@ -225,7 +259,7 @@ int __attribute__((warn_unused_result)) ch_log_written(struct ch_tier *tier, u64
 /* Is everything begun so far durable, so that the next record alone may be made so? */
 static inline bool ch_log_fua(const struct ch_tier *tier)
 {
-	return tier->durable_seq == tier->head_seq - 1;
+	return tier->durable_seq == tier->head.seq - 1;
 }
 /* As ch_log_written(), of a record for which ch_log_fua() was true and which was written with FUA.
  */
@@ -233,7 +267,7 @@ int __attribute__((warn_unused_result)) ch_log_written_fua(struct ch_tier *tier,
 
 static inline u64 ch_log_seq_begun(const struct ch_tier *tier)
 {
-	return tier->head_seq - 1;
+	return tier->head.seq - 1;
 }
 static inline u64 ch_log_seq_done(const struct ch_tier *tier)
 {
@@ -255,88 +289,104 @@ void ch_flush_end(struct ch_tier *tier, int error);
 
 /* ---- destage and tail ---- */
 
-#define CH_PLAN_REGIONS_MAX 64U
-struct ch_plan {
-	u32 nr;
-	u32 region[CH_PLAN_REGIONS_MAX]; /* lba / CH_REGION_BLOCKS, ascending */
+/* Where a batch may be closed at the latest, and so the most items one can have. */
+#define CH_BATCH_BLOCKS_MAX 65536U
+static inline u64 ch_batch_items_max(const struct ch_tier *tier)
+{
+	return tier->batch_max + CH_REC_EXTENTS_MAX;
+}
+
+enum ch_batch_result {
+	CH_BATCH_OK,
+	CH_BATCH_NONE,	 /* no batch is closed: ch_batch_close() makes one of all there is */
+	CH_BATCH_FLUSH,	 /* its end is not durable yet: flush the log, then again */
+	CH_BATCH_PINNED, /* everything that is left is newer than the oldest checkpoint */
 };
 
-enum ch_plan_result {
-	CH_PLAN_OK,
-	CH_PLAN_CLEAN,	/* nothing is dirty */
-	CH_PLAN_FLUSH,	/* only blocks that are not durable yet: flush the log, then again */
-	CH_PLAN_PINNED, /* only blocks newer than the open checkpoint */
-	CH_PLAN_AGAIN,	/* looked long enough: call again */
-};
+/* What is next? OK: *ret_end is where the slow device will be. Repeats until ch_batch_end(). */
+enum ch_batch_result ch_batch_begin(struct ch_tier *tier, struct ch_edge *ret_end);
 
-/* The regions of the oldest dirty blocks. Looks at most at `look_max` log blocks. */
-enum ch_plan_result ch_destage_plan(struct ch_tier *tier, u32 look_max, struct ch_plan *ret_plan);
+/* An edge at the head, unless nothing was written since the last one. */
+void ch_batch_close(struct ch_tier *tier);
 
 struct ch_destage_item {
 	u64 pos; /* where it is in the log */
 	u32 lba;
 	u32 crc;
 };
-/* All that may be destaged of one region, ascending by lba; returns how many (may be 0). */
-u32 ch_destage_region(const struct ch_tier *tier, u32 region,
-		      struct ch_destage_item item[CH_REGION_BLOCKS]);
-
-/* The items are on the slow device and it has been flushed. Unchanged ones become clean. */
-void ch_destage_clean(struct ch_tier *tier, const struct ch_destage_item *item, u32 nr);
+/*
+ * Adds items of the batch to `item`, which has room for ch_batch_items_max(); looks at most at
+ * `look_max` log blocks. True when there is more: call again. *nr starts at 0.
+ */
+bool ch_batch_collect(struct ch_tier *tier, struct ch_destage_item *item, u32 *nr, u32 look_max);
+/* Ascending by lba, in place; n log n, needs no lock. */
+void ch_batch_sort(struct ch_destage_item *item, u32 nr);
 
 /*
- * Moves the proposed tail over records that need no replay, at most about `look_max`
- * blocks. True when it is worth calling again. Not between superblock() and commit().
+ * A list block of the redo area for the batch that ends at `end`: begin with its index and the
+ * number of all items of the batch, add this list's items in their order, end it.
  */
-bool ch_tail_advance(struct ch_tier *tier, u32 look_max);
+void ch_redo_begin(struct ch_redo_disk *d, const struct ch_tier *tier, const struct ch_edge *end,
+		   u32 index, u32 total);
+void ch_redo_add(struct ch_redo_disk *d, u32 lba, u32 crc);
+void ch_redo_end(struct ch_redo_disk *d);
+
 /*
- * Blocks that died are only gone for good when what overwrote them is durable. 0, or the
- * seq that must be durable before the tail can move (further): ch_flush_*() up to it,
- * then ch_tail_advance() again.
+ * The payload of an item does not verify. True when nobody needs it any more (it was overwritten,
+ * no checkpoint shows it): the batch may go on without it.
  */
-static inline u64 ch_tail_need_seq(const struct ch_tier *tier)
-{
-	return tier->mark_seq > tier->durable_seq ? tier->mark_seq : 0;
-}
+bool ch_batch_skip(const struct ch_tier *tier, const struct ch_destage_item *item);
+
+/* The items are on the slow device and it has been flushed. */
+void ch_batch_clean(struct ch_tier *tier, const struct ch_destage_item *item, u32 nr);
+/* So are all of the batch. */
+void ch_batch_end(struct ch_tier *tier);
+
 static inline bool ch_tail_moved(const struct ch_tier *tier)
 {
-	return tier->next_tail_pos != tier->tail_pos;
+	return tier->slow.pos != tier->tail.pos;
 }
-/* Fills the superblock that makes the proposed tail (and all else that changed) durable. */
+/* Fills the superblock that makes the new tail (and all else that changed) durable. */
 void ch_tail_superblock(struct ch_tier *tier, struct ch_sb *ret_sb);
 /* That superblock is durable: free up to `look_max` blocks; true when there is more to free. */
 bool ch_tail_commit(struct ch_tier *tier, u32 look_max);
 
 static inline u64 ch_log_used(const struct ch_tier *tier)
 {
-	return tier->head_pos - tier->tail_pos;
+	return tier->head.pos - tier->tail.pos;
 }
 
-/*
- * The slow device has all records up to this seq. Of a block that was overwritten meanwhile it has
- * the newer version only when it has that one's record.
- */
+/* The slow device has all records up to this seq. */
 static inline u64 ch_log_seq_slow(const struct ch_tier *tier)
 {
-	return tier->tail_seq - 1;
+	return tier->slow.seq - 1;
 }
 
-/* ---- checkpoint ---- */
+/* ---- checkpoints ---- */
 
 /*
  * Takes a checkpoint: a marker record (to be written like any record; check ch_log_room(0)
  * first), from which on the view is pinned. It exists for the caller once the marker is
- * durable. -EBUSY when one is open.
+ * durable and then a superblock of ch_tail_superblock(). -EBUSY when CH_PINS_MAX are live,
+ * -ENOSPC when too many batches wait.
  */
-int ch_checkpoint_begin(struct ch_tier *tier, struct ch_rec *rec, void *header);
+int ch_checkpoint_begin(struct ch_tier *tier, struct ch_rec *rec, void *header, u64 now_ns);
+/* The live checkpoint of this epoch, or NULL; pos 0: its view is lost. */
+const struct ch_pin *ch_checkpoint_find(const struct ch_tier *tier, u64 epoch);
+/* The oldest that has a view, or NULL: destage goes no further. */
+const struct ch_pin *ch_checkpoint_oldest(const struct ch_tier *tier);
 /*
- * Gives the open checkpoint up. With `synced` its epoch becomes base_epoch: before the
- * caller is told so, write all sectors of ch_changed_next(), then the superblock of
+ * Gives a checkpoint up. With `synced` its epoch becomes base_epoch: before the caller is
+ * told so, write all sectors of ch_changed_next(), then the superblock of
  * ch_tail_superblock() with PREFLUSH + FUA. Without, its changes are pending again.
- * -ENOENT when none with this epoch is open. Takes time linear in the changed map.
+ * -ENOENT when none with this epoch is live; -ESTALE when it cannot become the base: its view is
+ * lost, or a newer one is. Takes time linear in the changed map.
  */
 int ch_checkpoint_end(struct ch_tier *tier, u64 epoch, bool synced);
-/* The log is full and only blocks newer than the checkpoint are left: drop its view. */
-void ch_checkpoint_lose(struct ch_tier *tier);
+/*
+ * The log is full and what could be destaged is newer than the oldest view: drop that view.
+ * Returns its epoch, 0 when there is none.
+ */
+u64 ch_checkpoint_lose(struct ch_tier *tier);
 
 #endif

@@ -37,7 +37,8 @@ static struct ch_sb superblock(const uint8_t head[16])
 				      .volume_blocks = VOLUME_BLOCKS,
 				      .map_start = 32,
 				      .map_blocks = 1,
-				      .ckpt_start = 40,
+				      .sum_start = 40,
+				      .sum_blocks = 1,
 				      .log_start = 64,
 				      .log_blocks = LOG_BLOCKS,
 				      .redo_start = 32,
@@ -57,10 +58,12 @@ static void tier_make(struct ch_tier *tier, const struct ch_sb *sb)
 	memset(tier, 0, sizeof(*tier));
 	ch_tier_memory(&sb->geo, &size);
 	tier->index.next = zalloc(size.next);
-	tier->index.lba = zalloc(size.lba);
 	tier->index.crc = zalloc(size.crc);
 	tier->index.head = zalloc(size.head);
-	tier->index.clean = zalloc(size.clean);
+	tier->index.rest = zalloc(size.rest);
+	tier->index.state = zalloc(size.state);
+	tier->edge = zalloc(size.edge);
+	tier->sum.page = zalloc(size.sum_page);
 	for (int i = 0; i < 2; i++) {
 		tier->changed.bits[i] = zalloc(size.bits);
 		tier->changed.dirty[i] = zalloc(size.map_dirty);
@@ -71,10 +74,12 @@ static void tier_make(struct ch_tier *tier, const struct ch_sb *sb)
 static void tier_free(struct ch_tier *tier)
 {
 	free(tier->index.next);
-	free(tier->index.lba);
 	free(tier->index.crc);
 	free(tier->index.head);
-	free(tier->index.clean);
+	free(tier->index.rest);
+	free(tier->index.state);
+	free(tier->edge);
+	free(tier->sum.page);
 	for (int i = 0; i < 2; i++) {
 		free(tier->changed.bits[i]);
 		free(tier->changed.dirty[i]);
@@ -97,27 +102,53 @@ static void mend(const struct ch_recover *rc, uint8_t *block)
 
 static void check(struct ch_tier *tier)
 {
-	struct ch_destage_item item[CH_REGION_BLOCKS];
-	struct ch_plan plan;
+	struct ch_destage_item item[LOG_BLOCKS];
+	struct ch_edge end;
 	uint32_t rounds = 0;
+	struct ch_sb sb;
 
-	if (tier->head_pos < tier->tail_pos || tier->head_pos > tier->tail_pos + LOG_BLOCKS)
+	if (tier->head.pos < tier->tail.pos || tier->head.pos > tier->tail.pos + LOG_BLOCKS)
 		abort();
 	for (uint32_t lba = 0; lba < VOLUME_BLOCKS; lba++) {
-		u64 pos = ch_index_find(tier, lba, false);
+		u64 pos = ch_index_find(tier, lba, CH_POS_NEWEST);
 
-		if (pos != CH_POS_NONE && (pos <= tier->tail_pos || pos >= tier->head_pos))
+		if (pos != CH_POS_NONE && (pos <= tier->tail.pos || pos >= tier->head.pos))
 			abort();
 	}
-	while (ch_destage_plan(tier, 7, &plan) != CH_PLAN_CLEAN && ++rounds < 100)
-		for (uint32_t i = 0; i < plan.nr; i++)
-			ch_destage_clean(tier, item, ch_destage_region(tier, plan.region[i], item));
-	while (ch_tail_advance(tier, 5))
-		;
+	ch_batch_close(tier);
+	while (ch_batch_begin(tier, &end) == CH_BATCH_OK && ++rounds < 100) {
+		uint32_t nr = 0;
+
+		while (ch_batch_collect(tier, item, &nr, 7))
+			;
+		if (nr > ch_batch_items_max(tier))
+			abort();
+		ch_batch_sort(item, nr);
+		ch_batch_clean(tier, item, nr);
+		ch_batch_end(tier);
+	}
+	ch_tail_superblock(tier, &sb);
 	while (ch_tail_commit(tier, 300))
 		;
-	if (tier->dirty || tier->tail_pos != tier->head_pos)
+	if (tier->dirty || tier->tail.pos != tier->head.pos)
 		abort();
+}
+
+/* The only page: any bytes, framed so that this recovery looks at them. */
+static void feed_page(struct ch_recover *rc, const uint8_t *data, size_t size)
+{
+	struct ch_sum_disk *d = zalloc(sizeof(*d));
+
+	for (uint32_t i = 0; i < LOG_BLOCKS && 4 * (size_t)i + 4 <= size; i++)
+		memcpy(&d->entry[i].lba, data + 4 * (size_t)i, 4);
+	d->magic = cpu_to_le32(CH_SUM_MAGIC);
+	d->salt = cpu_to_le64(SALT);
+	d->pos = cpu_to_le64(rc->page_start);
+	d->epoch = cpu_to_le64(3);
+	d->entries = cpu_to_le32(size ? data[0] % (LOG_BLOCKS + 2) : 0);
+	d->crc = cpu_to_le32(ch_sum_crc(d));
+	ch_recover_feed(rc, size % 3 ? (const void *)d : NULL);
+	free(d);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
@@ -144,12 +175,19 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	sb = superblock(head);
 	tier_make(&tier, &sb);
 	ch_changed_load(&tier, 0, head[6] & 1 ? NULL : map);
-	ch_recover_init(&rc, &tier, &sb);
+	ch_recover_init(&rc, &tier, &sb, NULL);
 	while ((step = ch_recover_next(&rc, &io)) == CH_RECOVER_READ) {
 		uint8_t *buf;
 
-		if (++rounds > 4 * LOG_BLOCKS + 8 || !io.blocks || io.fast_block < 64 ||
-		    io.fast_block + io.blocks > 64 + LOG_BLOCKS)
+		if (++rounds > 6 * LOG_BLOCKS + 8 || !io.blocks)
+			abort();
+		if (io.page) {
+			if (io.fast_block != sb.geo.sum_start || io.blocks != 1)
+				abort();
+			feed_page(&rc, data, size);
+			continue;
+		}
+		if (io.fast_block < 64 || io.fast_block + io.blocks > 64 + LOG_BLOCKS)
 			abort();
 		/* Exactly what was asked for, so that an over-read is seen. */
 		buf = zalloc((size_t)io.blocks * CH_BLOCK_SIZE);

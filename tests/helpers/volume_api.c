@@ -57,15 +57,16 @@ static int view_create(int argc, char **argv, struct ch_error *e)
 {
 	char path[CH_VOLUME_PATH_SIZE];
 	struct ch_checkpoint *list;
-	size_t count;
+	uint64_t epoch = strtoull(argv[1], NULL, 10);
+	size_t count, i;
 	int err = ch_checkpoint_list(argv[0], &list, &count, e);
 
 	if (err)
 		return err;
-	if (count != 1 || list[0].epoch != strtoull(argv[1], NULL, 10))
-		err = ch_error_set(e, -ENOENT, "no such checkpoint");
-	else
-		err = ch_checkpoint_view_create(&list[0], path, e);
+	for (i = 0; i < count && list[i].epoch != epoch; i++)
+		;
+	err = i == count ? ch_error_set(e, -ENOENT, "no such checkpoint") :
+			   ch_checkpoint_view_create(&list[i], path, e);
 	free(list);
 	if (!err)
 		puts(path);

@@ -19,7 +19,6 @@ before=$(dd if=$volume bs=1M count=64 iflag=direct status=none | md5sum)
 read -r epoch _ base kind < <(volume_api checkpoint-create media)
 same "the first checkpoint counts everything as changed" "$base $kind" "0 full"
 same "its changed extents say so" "$(volume_api changed media "$epoch")" full
-check "one at a time" sh -c 'out=$(volume_api checkpoint-create media 2>&1); [ $? -eq 5 ] && [ -n "$out" ]'
 view=$(volume_api view-create media "$epoch")
 same "the view's name" "$view" "/dev/mapper/cohost-media@$epoch"
 dd if=/dev/urandom of=$volume bs=4k count=2048 seek=1000 oflag=direct status=none &
@@ -77,5 +76,41 @@ check "pending changes survive a restart" awk '
 	{ if (30000 >= $1 && 30000 < $1 + $2) a = 1; if (10000 >= $1 && 10000 < $1 + $2) b = 1 }
 	END { exit !(a && b) }' "$work/changed"
 check "delete" volume_api checkpoint-delete media "$third"
+
+# Several live side by side, each exact, also over a restart, until they are given up.
+declare -A epoch_of sum_of
+for name in a b c; do
+	dd if=/dev/urandom of=$volume bs=4k count=100 seek=200 conv=fsync status=none
+	read -r "epoch_of[$name]" _ < <(volume_api checkpoint-create media)
+	sum_of[$name]=$(dd if=$volume bs=1M count=4 iflag=direct status=none | md5sum)
+done
+dd if=/dev/urandom of=$volume bs=4k count=1000 conv=fsync status=none
+exact()
+{
+	local view
+	view=$(volume_api view-create media "${epoch_of[$1]}") || return 1
+	[ "$(dd if="$view" bs=1M count=4 iflag=direct status=none | md5sum)" = "${sum_of[$1]}" ]
+	local right=$?
+	volume_api view-remove media "${epoch_of[$1]}" && return $right
+}
+for name in c a b; do
+	check "view $name of three" exact $name
+done
+check "a flush ends at the oldest" cohostctl volume flush media
+check "stop with checkpoints" cohostctl volume stop media
+check "start with checkpoints" cohostctl volume start media fast "$fast" slow "$slow"
+same "all three are there" "$(volume_api checkpoint-list | wc -l)" 3
+for name in b c a; do
+	check "view $name after a restart" exact $name
+done
+check "the one in the middle goes" volume_api checkpoint-delete media "${epoch_of[b]}"
+check "the newest is synced" volume_api checkpoint-delete media "${epoch_of[c]}" synced
+check "an older one cannot be the base any more" sh -c \
+	"out=\$(volume_api checkpoint-delete media ${epoch_of[a]} synced 2>&1); [ \$? -ne 0 ] && [ -n \"\$out\" ]"
+check "view a is exact to the end" exact a
+check "the oldest goes" volume_api checkpoint-delete media "${epoch_of[a]}"
+check "nothing holds the log" cohostctl volume flush media
+snapshot media
+same "nothing is dirty" "$(field dirty_bytes)" 0
 check "stop" cohostctl volume stop media
 finish

@@ -52,10 +52,10 @@ static void add_counters(const struct sim_counters *c)
 
 static struct sim_shape random_shape(struct sim_rng *rng)
 {
-	static const uint32_t logs[] = {16, 24, 48, 64, 130, 300};
+	static const uint32_t logs[] = {16, 24, 48, 64, 130, 300, 700, 1200};
 	struct sim_shape shape = {
 		.volume_blocks = 8 + sim_rng_below(rng, 60),
-		.log_blocks = logs[sim_rng_below(rng, 6)],
+		.log_blocks = logs[sim_rng_below(rng, 8)],
 		.changed_shift = sim_rng_once_in(rng, 3) ? sim_rng_below(rng, 3) : 0,
 		.thin = sim_rng_once_in(rng, 3),
 	};
@@ -95,21 +95,15 @@ static void random_discard(struct sim_vol *v)
 
 static void checkpoint_step(struct sim_vol *v)
 {
-	switch (sim_rng_below(v->rng, 8)) {
-	case 0:
-	case 1:
-	case 2:
+	struct sim_ckpt *c = sim_vol_any_checkpoint(v);
+	uint32_t what = sim_rng_below(v->rng, 8);
+
+	if (what < 3)
 		sim_vol_checkpoint(v);
-		break;
-	case 3:
-		sim_vol_checkpoint_end(v, true);
-		break;
-	case 4:
-		sim_vol_checkpoint_end(v, false);
-		break;
-	default:
-		sim_vol_guest_read(v, sim_rng_below(v->rng, v->shape.volume_blocks), true);
-	}
+	else if (c && what < 5)
+		sim_vol_checkpoint_end(v, c, what == 3);
+	else if (c)
+		sim_vol_guest_read(v, sim_rng_below(v->rng, v->shape.volume_blocks), c->epoch);
 }
 
 static void any_step(struct sim_vol *v, enum kind kind)
@@ -123,15 +117,17 @@ static void any_step(struct sim_vol *v, enum kind kind)
 	else if (what < 19)
 		sim_vol_guest_flush(v);
 	else if (what < 25)
-		sim_vol_guest_read(v, sim_rng_below(v->rng, v->shape.volume_blocks), false);
+		sim_vol_guest_read(v, sim_rng_below(v->rng, v->shape.volume_blocks), 0);
 	else if (what < 35)
 		sim_vol_submit_records(v);
 	else if (what < 55)
 		sim_vol_complete_fast(v);
 	else if (what < 68)
 		sim_vol_complete_slow(v);
-	else if (what < 75)
+	else if (what < 74)
 		sim_vol_flush_step(v);
+	else if (what < 77)
+		sim_vol_summary_step(v);
 	else if (what < 88)
 		sim_vol_destage_step(v);
 	else if (what < 97 || kind == KIND_PLAIN)
@@ -159,7 +155,7 @@ static uint64_t witness(struct sim_vol *v)
 	if (!sim_vol_drain(v))
 		return 0;
 	for (i = 0; i < 4; i++) {
-		pos = v->tier.head_pos; /* all before it is durable */
+		pos = v->tier.head.pos; /* all before it is durable */
 		random_write(v);
 		if (!sim_vol_guest_write(v, 1, &first, &count, true))
 			return 0;
@@ -182,9 +178,10 @@ static void damage(struct sim_vol *v)
 	v->damaged = true;
 	for (i = 0; i < nr; i++) {
 		uint64_t pos = ch_index_find(&v->tier,
-					     sim_rng_below(v->rng, v->shape.volume_blocks), false);
+					     sim_rng_below(v->rng, v->shape.volume_blocks),
+					     CH_POS_NEWEST);
 		uint64_t other = ch_index_find(
-			&v->tier, sim_rng_below(v->rng, v->shape.volume_blocks), false);
+			&v->tier, sim_rng_below(v->rng, v->shape.volume_blocks), CH_POS_NEWEST);
 		uint8_t buf[CH_BLOCK_SIZE];
 		uint32_t at, nr_sectors;
 
@@ -240,9 +237,9 @@ static void settle(struct sim_vol *v, enum kind kind)
 		return;
 	sim_vol_verify(v);
 	sim_vol_verify_changed(v);
-	if (v->ckpt == SIM_C_NONE && !v->faulty)
+	if (!sim_vol_checkpoints(v) && !v->faulty)
 		sim_vol_verify_slow(v);
-	if (sim_rng_once_in(v->rng, 2) || v->ckpt != SIM_C_NONE || v->why || v->faulty)
+	if (sim_rng_once_in(v->rng, 2) || v->why || v->faulty)
 		return;
 	sim_vol_stop(v);
 	if (!v->why)
@@ -347,6 +344,7 @@ static enum kind kind_of(enum sim_mutant mutant)
 	case SIM_NO_MAP:
 	case SIM_NO_PREFLUSH:
 	case SIM_VIEW_UNPINNED:
+	case SIM_PIN_UNSAVED:
 		return KIND_CKPT;
 	default:
 		return KIND_PLAIN;
@@ -470,10 +468,13 @@ static void exhaust_history(struct exhaust *x, uint32_t steps)
 			sim_vol_flush_step(x->v);
 		else if (what < 14)
 			sim_vol_destage_step(x->v);
-		else if (what == 14 || x->v->ckpt == SIM_C_MARKER)
+		else if (what == 14)
 			sim_vol_tail_step(x->v);
-		else if (!sim_vol_checkpoint(x->v))
-			sim_vol_checkpoint_end(x->v, sim_rng_once_in(x->v->rng, 2));
+		else if (sim_vol_any_checkpoint(x->v))
+			sim_vol_checkpoint_end(x->v, sim_vol_any_checkpoint(x->v),
+					       sim_rng_once_in(x->v->rng, 2));
+		else
+			sim_vol_checkpoint(x->v);
 		/* Only what reached a device changes what a cut may leave. */
 		if (x->v->fast.clock + x->v->slow.clock != before && !x->v->why)
 			exhaust_point(x);
@@ -561,11 +562,13 @@ static bool parse(int argc, char **argv)
 static void print_totals(void)
 {
 	printf("# %llu writes in %llu records, %llu discards, %llu acknowledgements, %llu reads "
-	       "(%llu from the log), %llu recoveries, %llu records replayed\n",
+	       "(%llu from the log), %llu recoveries, %llu records replayed (%llu by %llu summary "
+	       "pages)\n",
 	       (unsigned long long)total.writes, (unsigned long long)total.records,
 	       (unsigned long long)total.discards, (unsigned long long)total.acks,
 	       (unsigned long long)total.reads, (unsigned long long)total.log_reads,
-	       (unsigned long long)total.recoveries, (unsigned long long)total.replayed);
+	       (unsigned long long)total.recoveries, (unsigned long long)total.replayed,
+	       (unsigned long long)total.summed, (unsigned long long)total.pages);
 	printf("# %llu blocks destaged, %llu tail moves, %llu pads, log full %llu times, %llu "
 	       "checkpoints (%llu synced, %llu views lost), %llu reads refused\n",
 	       (unsigned long long)total.destaged, (unsigned long long)total.tails,

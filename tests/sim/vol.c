@@ -44,6 +44,11 @@ const char *sim_mutant_name(enum sim_mutant mutant)
 		[SIM_NO_START_SB] = "no-start-superblock",
 		[SIM_NO_RECORD_FUA] = "no-record-fua",
 		[SIM_VIEW_UNPINNED] = "view-unpinned",
+		[SIM_NO_REDO] = "no-redo",
+		[SIM_NO_REDO_FLUSH] = "no-redo-flush",
+		[SIM_NO_REDO_RESUME] = "no-redo-resume",
+		[SIM_SUM_EARLY] = "summary-early",
+		[SIM_PIN_UNSAVED] = "pin-unsaved",
 	};
 
 	return names[mutant];
@@ -71,11 +76,14 @@ static struct ch_geometry geometry(const struct sim_shape *shape)
 
 	geo.map_blocks = (ch_geometry_map_sectors(&geo) + CH_MAP_SECTORS_PER_BLOCK - 1) /
 			 CH_MAP_SECTORS_PER_BLOCK;
-	geo.ckpt_start = geo.map_start + 2 * geo.map_blocks;
-	geo.log_start = geo.ckpt_start;
+	geo.sum_start = geo.map_start + 2 * geo.map_blocks;
+	geo.sum_blocks = (shape->log_blocks + CH_SUM_ENTRIES - 1) / CH_SUM_ENTRIES;
+	geo.log_start = geo.sum_start + geo.sum_blocks;
 	geo.fast_blocks = geo.log_start + geo.log_blocks;
 	geo.redo_start = CH_META_START;
-	geo.data_start = CH_META_START;
+	/* As many blocks as the volume has, and what a record may add: no batch is larger. */
+	geo.redo_blocks = ch_redo_blocks(shape->volume_blocks + CH_REC_EXTENTS_MAX);
+	geo.data_start = geo.redo_start + geo.redo_blocks;
 	geo.slow_blocks = geo.data_start + geo.volume_blocks;
 	return geo;
 }
@@ -89,16 +97,19 @@ void sim_vol_init(struct sim_vol *v, const struct sim_shape *shape, struct sim_r
 	memset(v, 0, sizeof(*v));
 	v->rng = rng;
 	v->shape = *shape;
+	v->geo = geo;
 	if (!ch_geometry_valid(&geo) || geo.log_blocks / SIM_LOG_REGION >= 4096)
 		abort();
 	sim_dev_init(&v->fast, "fast", (uint32_t)geo.fast_blocks * CH_SECTORS_PER_BLOCK, rng);
 	sim_dev_init(&v->slow, "slow", (uint32_t)geo.slow_blocks * CH_SECTORS_PER_BLOCK, rng);
 	ch_tier_memory(&geo, &v->mem);
 	idx->next = xalloc(1, v->mem.next);
-	idx->lba = xalloc(1, v->mem.lba);
 	idx->crc = xalloc(1, v->mem.crc);
 	idx->head = xalloc(1, v->mem.head);
-	idx->clean = xalloc(1, v->mem.clean);
+	idx->rest = xalloc(1, v->mem.rest);
+	idx->state = xalloc(1, v->mem.state);
+	v->tier.edge = xalloc(1, v->mem.edge);
+	v->tier.sum.page = xalloc(1, v->mem.sum_page);
 	for (i = 0; i < 2; i++) {
 		v->tier.changed.bits[i] = xalloc(1, v->mem.bits);
 		v->tier.changed.dirty[i] = xalloc(1, v->mem.map_dirty);
@@ -106,13 +117,17 @@ void sim_vol_init(struct sim_vol *v, const struct sim_shape *shape, struct sim_r
 	sim_model_init(&v->model, shape->volume_blocks, CH_BLOCK_SIZE);
 	v->model.thin = shape->thin;
 	v->seen = xalloc(shape->volume_blocks, sizeof(*v->seen));
-	v->ckpt_tags = xalloc(shape->volume_blocks, sizeof(*v->ckpt_tags));
+	v->scratch = xalloc(shape->volume_blocks, sizeof(*v->scratch));
+	for (i = 0; i < SIM_CKPTS; i++)
+		v->ckpt[i].tags = xalloc(shape->volume_blocks, sizeof(*v->scratch));
+	v->slow_tags = xalloc(shape->volume_blocks, sizeof(*v->slow_tags));
+	v->mirror = xalloc(shape->log_blocks, sizeof(*v->mirror));
 	v->op_of_seq = xalloc(SIM_SEQS_MAX, sizeof(*v->op_of_seq));
 	v->epoch_op = xalloc(SIM_EPOCHS_MAX, sizeof(*v->epoch_op));
-	/* A region of the plan may be taken twice: once more room than blocks. */
-	v->item = xalloc(shape->volume_blocks + CH_REGION_BLOCKS, sizeof(*v->item));
-	v->item_state = xalloc(shape->volume_blocks + CH_REGION_BLOCKS, 1);
-	v->item_data = xalloc(shape->volume_blocks + CH_REGION_BLOCKS, CH_BLOCK_SIZE);
+	v->item = xalloc(shape->log_blocks, sizeof(*v->item));
+	v->item_state = xalloc(shape->log_blocks, 1);
+	v->item_data = xalloc(shape->log_blocks, CH_BLOCK_SIZE);
+	v->redo_buf = xalloc(ch_redo_blocks(shape->log_blocks), CH_BLOCK_SIZE);
 	for (i = 0; i < SIM_RECORDS_MAX; i++)
 		v->record[i].buf = xalloc(CH_REC_BLOCKS_MAX, CH_BLOCK_SIZE);
 }
@@ -129,7 +144,12 @@ void sim_vol_exit(struct sim_vol *v)
 	free(v->op_of_seq);
 	free(v->epoch_op);
 	free(v->seen);
-	free(v->ckpt_tags);
+	free(v->scratch);
+	free(v->slow_tags);
+	free(v->mirror);
+	free(v->redo_buf);
+	for (i = 0; i < SIM_CKPTS; i++)
+		free(v->ckpt[i].tags);
 	free(v->waiter);
 	sim_model_exit(&v->model);
 	for (i = 0; i < 2; i++) {
@@ -137,10 +157,12 @@ void sim_vol_exit(struct sim_vol *v)
 		free(v->tier.changed.dirty[i]);
 	}
 	free(v->tier.index.next);
-	free(v->tier.index.lba);
 	free(v->tier.index.crc);
 	free(v->tier.index.head);
-	free(v->tier.index.clean);
+	free(v->tier.index.rest);
+	free(v->tier.index.state);
+	free(v->tier.edge);
+	free(v->tier.sum.page);
 	sim_dev_exit(&v->fast);
 	sim_dev_exit(&v->slow);
 }
@@ -158,7 +180,7 @@ static int read_block(struct sim_dev *dev, uint64_t block, void *buf)
 
 void sim_vol_format(struct sim_vol *v, uint64_t salt)
 {
-	struct ch_geometry geo = geometry(&v->shape);
+	struct ch_geometry geo = v->geo;
 	uint8_t uuid[16] = {1, 2, 3}, block[CH_BLOCK_SIZE];
 	struct ch_sb sb;
 	u64 n, at;
@@ -166,6 +188,7 @@ void sim_vol_format(struct sim_vol *v, uint64_t salt)
 	if (v->mutant == SIM_SAME_SALT)
 		salt = 0x5a17;
 	memcpy(uuid + 8, &salt, sizeof(salt));
+	v->salt = salt;
 	ch_format_sb(&sb, &geo, uuid, salt, "sim");
 	for (n = 0; n < ch_format_fast_blocks(&sb); n++) {
 		ch_format_fast(&sb, n, block, &at);
@@ -189,6 +212,12 @@ void sim_vol_format(struct sim_vol *v, uint64_t salt)
 	v->op_of_seq[0] = at - 1;
 	v->base_epoch_min = v->base_epoch_max = 0;
 	v->epoch_op[0] = at - 1;
+	memset(v->slow_tags, 0, v->shape.volume_blocks * sizeof(*v->slow_tags));
+	v->slow_pos = sb.tail_pos;
+	v->slow_unsure = false;
+	memset(v->mirror, 0, v->shape.log_blocks * sizeof(*v->mirror));
+	for (n = 0; n < SIM_CKPTS; n++)
+		v->ckpt[n].state = SIM_C_NONE;
 	sim_vol_forget(v);
 }
 
@@ -209,9 +238,9 @@ void sim_vol_forget(struct sim_vol *v)
 	v->destage = SIM_D_IDLE;
 	v->tail = SIM_T_IDLE;
 	v->tail_forced = false;
-	v->ckpt = SIM_C_NONE;
 	v->nr_items = 0;
 	v->tail_req.priv = NULL;
+	v->sum_page = NULL;
 }
 
 void sim_vol_cut(struct sim_vol *v, enum sim_cut fast, enum sim_cut slow)
@@ -230,6 +259,18 @@ void sim_vol_copy_promises(struct sim_vol *dst, const struct sim_vol *v)
 	sim_model_copy(&dst->model, &v->model);
 	memcpy(dst->op_of_seq, v->op_of_seq, (v->max_seq + 1) * sizeof(*v->op_of_seq));
 	memcpy(dst->epoch_op, v->epoch_op, (v->max_epoch + 1) * sizeof(*v->epoch_op));
+	for (uint32_t i = 0; i < SIM_CKPTS; i++) {
+		uint64_t *tags = dst->ckpt[i].tags;
+
+		memcpy(tags, v->ckpt[i].tags, v->shape.volume_blocks * sizeof(*tags));
+		dst->ckpt[i] = v->ckpt[i];
+		dst->ckpt[i].tags = tags;
+	}
+	memcpy(dst->slow_tags, v->slow_tags, v->shape.volume_blocks * sizeof(*v->slow_tags));
+	memcpy(dst->mirror, v->mirror, v->shape.log_blocks * sizeof(*v->mirror));
+	dst->salt = v->salt;
+	dst->slow_pos = v->slow_pos;
+	dst->slow_unsure = v->slow_unsure;
 	dst->max_seq = v->max_seq;
 	dst->max_epoch = v->max_epoch;
 	dst->base_epoch_min = v->base_epoch_min;
@@ -275,34 +316,38 @@ static int load_map(struct sim_vol *v, const struct ch_sb *sb)
 static enum ch_recover_step replay(struct sim_vol *v, const struct ch_sb *sb)
 {
 	static uint8_t buf[CH_REC_BLOCKS_MAX * CH_BLOCK_SIZE];
+	bool redo = !read_block(&v->slow, sb->geo.redo_start, buf);
 	struct ch_recover rc;
 	struct ch_recover_io io;
 	enum ch_recover_step step;
 	uint32_t rounds = 0;
+	int err;
 
-	ch_recover_init(&rc, &v->tier, sb);
+	ch_recover_init(&rc, &v->tier, sb, redo && v->mutant != SIM_NO_REDO_RESUME ? buf : NULL);
 	while ((step = ch_recover_next(&rc, &io)) == CH_RECOVER_READ) {
 		if (++rounds > 4 * v->shape.log_blocks + 16 || !io.blocks ||
 		    io.blocks > CH_REC_BLOCKS_MAX) {
 			sim_vol_fail(v, "recovery does not end or reads nonsense");
 			return CH_RECOVER_DAMAGED;
 		}
-		if (sim_dev_read(&v->fast, (uint32_t)io.fast_block * CH_SECTORS_PER_BLOCK, buf,
-				 io.blocks * CH_SECTORS_PER_BLOCK))
+		err = sim_dev_read(&v->fast, (uint32_t)io.fast_block * CH_SECTORS_PER_BLOCK, buf,
+				   io.blocks * CH_SECTORS_PER_BLOCK);
+		if (err && !io.page)
 			return CH_RECOVER_DAMAGED;
-		ch_recover_feed(&rc, buf);
+		ch_recover_feed(&rc, err ? NULL : buf);
 	}
 	v->count.replayed += rc.records;
+	v->count.summed += rc.summed;
 	return step;
 }
 
-static void read_tags(struct sim_vol *v, bool view, uint64_t *tags)
+static void read_tags(struct sim_vol *v, u64 before, uint64_t *tags)
 {
 	uint8_t buf[CH_BLOCK_SIZE] __attribute__((aligned(8)));
 	uint32_t lba;
 
 	for (lba = 0; lba < v->shape.volume_blocks; lba++) {
-		uint64_t pos = ch_index_find(&v->tier, lba, view);
+		uint64_t pos = ch_index_find(&v->tier, lba, before);
 		bool log = pos != CH_POS_NONE;
 		int err;
 
@@ -326,14 +371,14 @@ static void read_tags(struct sim_vol *v, bool view, uint64_t *tags)
 
 static uint64_t tag_at(struct sim_vol *v, uint32_t unit, uint64_t op)
 {
-	sim_model_prefix(&v->model, op, v->ckpt_tags);
-	return v->ckpt_tags[unit];
+	sim_model_prefix(&v->model, op, v->scratch);
+	return v->scratch[unit];
 }
 
 /* The recovered volume is exactly a prefix, and keeps what was promised. */
 static bool check_prefix(struct sim_vol *v)
 {
-	uint64_t seq = v->tier.head_seq - 1, claimed, low, high;
+	uint64_t seq = v->tier.head.seq - 1, claimed, low, high;
 	uint32_t unit = 0;
 
 	if (seq > v->max_seq)
@@ -344,7 +389,7 @@ static bool check_prefix(struct sim_vol *v)
 		return sim_vol_fail(v, "acknowledged operation %llu is lost: recovered up to %llu",
 				    (unsigned long long)v->model.acked,
 				    (unsigned long long)claimed);
-	read_tags(v, false, v->seen);
+	read_tags(v, CH_POS_NEWEST, v->seen);
 	if (v->why)
 		return false;
 	if (!sim_model_find(&v->model, v->seen, claimed, claimed, &low, &high, &unit))
@@ -359,6 +404,40 @@ static bool check_prefix(struct sim_vol *v)
 	return true;
 }
 
+/* Checkpoints that exist are there again, with what they held; others may be. */
+static void check_pins(struct sim_vol *v)
+{
+	uint32_t i, known = 0;
+
+	for (i = 0; i < SIM_CKPTS; i++) {
+		struct sim_ckpt *c = &v->ckpt[i];
+		const struct ch_pin *pin =
+			c->state != SIM_C_NONE ? ch_checkpoint_find(&v->tier, c->epoch) : NULL;
+
+		known += pin != NULL;
+		if (c->state == SIM_C_NONE)
+			continue;
+		if (!pin && (c->state == SIM_C_OPEN || c->state == SIM_C_LOST) && !v->damaged)
+			sim_vol_fail(v, "checkpoint %llu is gone", (unsigned long long)c->epoch);
+		if (pin && pin->pos == 0 && c->state == SIM_C_OPEN && !v->damaged && !v->faulty)
+			sim_vol_fail(v, "the view of checkpoint %llu is lost",
+				     (unsigned long long)c->epoch);
+		c->state = !pin ? SIM_C_NONE : pin->pos ? SIM_C_OPEN : SIM_C_LOST;
+	}
+	if (known != v->tier.pins && !v->damaged)
+		sim_vol_fail(v, "%u checkpoints that nobody took", v->tier.pins - known);
+}
+
+/* What a cut took back will be written anew, in other records. */
+static void forget_lost(struct sim_vol *v)
+{
+	uint32_t i;
+
+	for (i = 0; i < v->shape.log_blocks; i++)
+		if (v->mirror[i].pos >= v->tier.head.pos)
+			v->mirror[i].pos = 0;
+}
+
 enum sim_start sim_vol_start(struct sim_vol *v, unsigned int cut_at)
 {
 	uint8_t block[CH_BLOCK_SIZE];
@@ -366,6 +445,7 @@ enum sim_start sim_vol_start(struct sim_vol *v, unsigned int cut_at)
 	enum ch_check check = pick_superblocks(v, &sb);
 
 	sim_vol_forget(v);
+	sim_vol_verify_slow_alone(v);
 	if (check != CH_CHECK_OK) {
 		if (!v->damaged && !v->faulty)
 			sim_vol_fail(v, "start: the device %s", ch_check_text(check));
@@ -399,8 +479,10 @@ enum sim_start sim_vol_start(struct sim_vol *v, unsigned int cut_at)
 	}
 	v->count.recoveries++;
 	v->running = true;
+	forget_lost(v);
 	if (!check_prefix(v))
 		return SIM_STARTED;
+	check_pins(v);
 	if (v->tier.base_epoch < v->base_epoch_min || v->tier.base_epoch > v->base_epoch_max) {
 		if (!v->damaged)
 			sim_vol_fail(v, "base epoch is %llu after recovery, not %llu..%llu",
@@ -421,29 +503,41 @@ enum sim_start sim_vol_start(struct sim_vol *v, unsigned int cut_at)
 
 /* ---- verification ---- */
 
+static void verify_view(struct sim_vol *v, const struct sim_ckpt *c)
+{
+	const struct ch_pin *pin = ch_checkpoint_find(&v->tier, c->epoch);
+	uint32_t i;
+
+	if (!pin || !pin->pos) {
+		sim_vol_fail(v, "checkpoint %llu has no view", (unsigned long long)c->epoch);
+		return;
+	}
+	read_tags(v, pin->pos, v->seen);
+	v->count.views++;
+	for (i = 0; i < v->shape.volume_blocks && !v->why; i++)
+		if (v->seen[i] != SIM_TAG_EIO && c->tags[i] != SIM_TAG_ANY &&
+		    v->seen[i] != c->tags[i])
+			sim_vol_fail(v, "view of epoch %llu: block %u reads %llx instead of %llx",
+				     (unsigned long long)c->epoch, i,
+				     (unsigned long long)v->seen[i],
+				     (unsigned long long)c->tags[i]);
+}
+
 void sim_vol_verify(struct sim_vol *v)
 {
 	uint32_t i;
 
 	if (v->why)
 		return;
-	read_tags(v, false, v->seen);
+	read_tags(v, CH_POS_NEWEST, v->seen);
 	for (i = 0; i < v->shape.volume_blocks && !v->why; i++)
 		if (v->seen[i] != SIM_TAG_EIO && !sim_model_right_now(&v->model, i, v->seen[i]))
 			sim_vol_fail(v, "block %u reads %llx instead of %llx", i,
 				     (unsigned long long)v->seen[i],
 				     (unsigned long long)v->model.now[i]);
-	if (v->ckpt != SIM_C_OPEN || v->why)
-		return;
-	read_tags(v, true, v->seen);
-	v->count.views++;
-	for (i = 0; i < v->shape.volume_blocks && !v->why; i++)
-		if (v->seen[i] != SIM_TAG_EIO && v->ckpt_tags[i] != SIM_TAG_ANY &&
-		    v->seen[i] != v->ckpt_tags[i])
-			sim_vol_fail(v, "view of epoch %llu: block %u reads %llx instead of %llx",
-				     (unsigned long long)v->ckpt_epoch, i,
-				     (unsigned long long)v->seen[i],
-				     (unsigned long long)v->ckpt_tags[i]);
+	for (i = 0; i < SIM_CKPTS; i++)
+		if (v->ckpt[i].state == SIM_C_OPEN && !v->why)
+			verify_view(v, &v->ckpt[i]);
 }
 
 static bool pending_bit(const struct sim_vol *v, uint32_t lba)
@@ -454,13 +548,20 @@ static bool pending_bit(const struct sim_vol *v, uint32_t lba)
 	return ((ch->bits[0][n / 8] | ch->bits[1][n / 8]) >> (n % 8)) & 1;
 }
 
-/* Extents of the open checkpoint, walked as the dump walks them. */
-static void verify_dump(struct sim_vol *v, uint64_t since)
+static bool changed_since(const struct sim_ckpt *c, uint32_t lba, uint64_t since)
 {
+	return sim_tag_after(c->tags[lba], since);
+}
+
+/* Extents of a live checkpoint, walked as the dump walks them. */
+static void verify_dump(struct sim_vol *v, const struct sim_ckpt *c, uint64_t since)
+{
+	const struct ch_pin *pin = ch_checkpoint_find(&v->tier, c->epoch);
 	u64 start = 0, len, from = 0;
 	uint32_t lba = 0, rounds = 0;
 
-	while (ch_changed_extent(&v->tier, from, 1 + sim_rng_below(v->rng, 64), &start, &len)) {
+	while (pin && ch_changed_extent(&v->tier, pin, from, 1 + sim_rng_below(v->rng, 64),
+					&start, &len)) {
 		if (start < from || start + len > v->shape.volume_blocks ||
 		    ++rounds > 4 * v->shape.volume_blocks + 64) {
 			sim_vol_fail(v, "changed extents: nonsense at block %llu",
@@ -468,7 +569,7 @@ static void verify_dump(struct sim_vol *v, uint64_t since)
 			return;
 		}
 		for (; lba < start; lba++)
-			if (sim_tag_after(v->ckpt_tags[lba], since))
+			if (changed_since(c, lba, since))
 				break;
 		if (lba < start)
 			break;
@@ -477,25 +578,25 @@ static void verify_dump(struct sim_vol *v, uint64_t since)
 			lba = (uint32_t)from;
 	}
 	for (; lba < v->shape.volume_blocks; lba++)
-		if (sim_tag_after(v->ckpt_tags[lba], since))
+		if (changed_since(c, lba, since))
 			break;
 	if (lba < v->shape.volume_blocks)
 		sim_vol_fail(v, "changed extents of epoch %llu since %llu miss block %u",
-			     (unsigned long long)v->ckpt_epoch,
+			     (unsigned long long)c->epoch,
 			     (unsigned long long)v->tier.base_epoch, lba);
 }
 
 void sim_vol_verify_changed(struct sim_vol *v)
 {
 	uint64_t since = v->epoch_op[v->tier.base_epoch];
-	uint32_t lba;
+	uint32_t lba, i;
 
 	if (v->why)
 		return;
-	if (v->ckpt == SIM_C_OPEN || v->ckpt == SIM_C_LOST) {
-		verify_dump(v, since);
-		return;
-	}
+	for (i = 0; i < SIM_CKPTS && !v->why; i++)
+		if ((v->ckpt[i].state == SIM_C_OPEN || v->ckpt[i].state == SIM_C_LOST) &&
+		    v->ckpt[i].epoch > v->tier.base_epoch)
+			verify_dump(v, &v->ckpt[i], since);
 	for (lba = 0; lba < v->shape.volume_blocks && !v->tier.changed.full; lba++)
 		if (sim_tag_after(v->model.now[lba], since) && !pending_bit(v, lba)) {
 			sim_vol_fail(v, "changed map since epoch %llu misses block %u (op %llu)",
@@ -505,18 +606,99 @@ void sim_vol_verify_changed(struct sim_vol *v)
 		}
 }
 
-void sim_vol_verify_slow(struct sim_vol *v)
+static uint64_t slow_tag(struct sim_vol *v, uint64_t block, uint32_t lba)
 {
 	uint8_t buf[CH_BLOCK_SIZE] __attribute__((aligned(8)));
+
+	sim_dev_peek(&v->slow, (uint32_t)block * CH_SECTORS_PER_BLOCK, buf, CH_SECTORS_PER_BLOCK);
+	return sim_unit_tag(buf, CH_BLOCK_SIZE, lba);
+}
+
+/* One list of the redo area and its payload, into `tags`; false when it does not count. */
+static bool redo_list(struct sim_vol *v, uint32_t index, uint64_t *tags, struct ch_redo *redo)
+{
+	const struct ch_geometry *geo = &v->geo;
+	uint64_t at = geo->redo_start + (uint64_t)index * CH_REDO_CHUNK_BLOCKS;
+	uint8_t list[CH_BLOCK_SIZE] __attribute__((aligned(8))), data[CH_BLOCK_SIZE];
+	const struct ch_redo_disk *d = (const void *)list;
+	uint32_t i;
+
+	sim_dev_peek(&v->slow, (uint32_t)at * CH_SECTORS_PER_BLOCK, list, CH_SECTORS_PER_BLOCK);
+	if (!ch_redo_decode(list, v->salt, redo) || redo->index != index)
+		return false;
+	for (i = 0; i < redo->items; i++) {
+		uint32_t lba = le32_to_cpu(d->item[i].lba);
+
+		sim_dev_peek(&v->slow, (uint32_t)(at + 1 + i) * CH_SECTORS_PER_BLOCK, data,
+			     CH_SECTORS_PER_BLOCK);
+		if (lba >= geo->volume_blocks ||
+		    ch_crc32c(data, CH_BLOCK_SIZE) != le32_to_cpu(d->item[i].crc))
+			return false;
+		tags[lba] = slow_tag(v, at + 1 + i, lba);
+	}
+	return true;
+}
+
+/* As an activation without the fast device does: the end of the redone batch, 0 = none counts. */
+static uint64_t redo_replay(struct sim_vol *v, uint64_t *tags)
+{
+	struct ch_redo first, redo;
+	uint32_t i, lists;
+
+	if (!redo_list(v, 0, tags, &first))
+		return 0;
+	lists = (first.total + CH_REDO_ITEMS_MAX - 1) / CH_REDO_ITEMS_MAX;
+	for (i = 1; i < lists; i++)
+		if (!redo_list(v, i, tags, &redo) || redo.end_pos != first.end_pos)
+			return 0;
+	return first.end_pos;
+}
+
+void sim_vol_slow_expect(const struct sim_vol *v, uint64_t end, uint64_t *tags)
+{
+	uint64_t pos;
+
+	for (pos = v->slow_pos; pos < end; pos++) {
+		const struct sim_mirror *m = &v->mirror[pos % v->shape.log_blocks];
+
+		if (m->pos == pos)
+			tags[m->lba] = m->tag;
+	}
+}
+
+void sim_vol_verify_slow_alone(struct sim_vol *v)
+{
+	uint64_t end;
+	uint32_t lba;
+
+	if (v->why || v->slow_unsure || v->damaged)
+		return;
+	memset(v->scratch, 0xff, v->shape.volume_blocks * sizeof(*v->scratch));
+	end = redo_replay(v, v->scratch);
+	memcpy(v->seen, v->slow_tags, v->shape.volume_blocks * sizeof(*v->seen));
+	if (end)
+		sim_vol_slow_expect(v, end, v->seen);
+	for (lba = 0; lba < v->shape.volume_blocks && !v->why; lba++) {
+		uint64_t tag = end && v->scratch[lba] != SIM_TAG_BAD ?
+				       v->scratch[lba] :
+				       slow_tag(v, v->geo.data_start + lba, lba);
+
+		if (tag != v->seen[lba] && v->seen[lba] != SIM_TAG_ANY)
+			sim_vol_fail(v,
+				     "the slow device alone: block %u is %llx instead of %llx "
+				     "(batch %s)",
+				     lba, (unsigned long long)tag,
+				     (unsigned long long)v->seen[lba], end ? "redone" : "not redone");
+	}
+}
+
+void sim_vol_verify_slow(struct sim_vol *v)
+{
 	uint32_t lba;
 
 	for (lba = 0; lba < v->shape.volume_blocks && !v->why; lba++) {
-		uint64_t tag;
+		uint64_t tag = slow_tag(v, v->tier.geo.data_start + lba, lba);
 
-		sim_dev_peek(&v->slow,
-			     (uint32_t)(v->tier.geo.data_start + lba) * CH_SECTORS_PER_BLOCK, buf,
-			     CH_SECTORS_PER_BLOCK);
-		tag = sim_unit_tag(buf, CH_BLOCK_SIZE, lba);
 		if (tag != v->model.now[lba] && v->model.now[lba] != SIM_TAG_ANY)
 			sim_vol_fail(v,
 				     "drained, but block %u of the slow device is %llx, not %llx",

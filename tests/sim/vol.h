@@ -29,7 +29,7 @@ enum sim_mutant {
 	SIM_ACK_AT_SUBMIT,	/* a record counts as written when it is submitted */
 	SIM_NO_SLOW_FLUSH,	/* destaged blocks become clean without a slow flush */
 	SIM_CLEAN_EARLY,	/* destaged blocks become clean before they are written */
-	SIM_CLEAN_UNSEEN,	/* destage clears dirty whatever was written since */
+	SIM_CLEAN_UNSEEN,	/* destage clears the newest version, whatever it wrote */
 	SIM_FREE_EARLY,		/* log space is reused before the tail is durable */
 	SIM_NO_TAIL_FUA,	/* the superblock is written without FUA */
 	SIM_NO_MAP,		/* the changed map is not written before the tail moves */
@@ -42,7 +42,12 @@ enum sim_mutant {
 	SIM_SAME_SALT,		/* a new format keeps the salt of the old one */
 	SIM_NO_START_SB,	/* a session begins without its superblock */
 	SIM_NO_RECORD_FUA,	/* a record counts as written with FUA, but was not */
-	SIM_VIEW_UNPINNED,	/* destage takes the newest version under an open checkpoint */
+	SIM_VIEW_UNPINNED,	/* destage goes on behind an open checkpoint */
+	SIM_NO_REDO,		/* a batch is written in place without the redo area */
+	SIM_NO_REDO_FLUSH,	/* or before the redo area is durable */
+	SIM_NO_REDO_RESUME,	/* a batch that was cut is forgotten, another one begun */
+	SIM_SUM_EARLY,		/* a summary page is written before its records are durable */
+	SIM_PIN_UNSAVED,	/* a checkpoint exists before a superblock knows of it */
 	SIM_NR_MUTANTS
 };
 const char *sim_mutant_name(enum sim_mutant mutant);
@@ -72,8 +77,8 @@ struct sim_record {
 /* Somebody waits for an acknowledgement. */
 struct sim_waiter {
 	uint64_t need_seq;
-	uint64_t op; /* model operation that becomes a durable promise; 0: none */
-	bool marker;
+	uint64_t op;	/* model operation that becomes a durable promise; 0: none */
+	uint64_t epoch; /* of a checkpoint's marker */
 };
 
 struct sim_read {
@@ -83,14 +88,47 @@ struct sim_read {
 	uint32_t crc;
 	uint64_t want;	/* tag at lookup */
 	uint64_t asked; /* last operation at lookup */
-	bool view;
+	uint64_t epoch; /* of the view; 0: the volume */
 	uint8_t buf[CH_BLOCK_SIZE] __attribute__((aligned(8)));
 	struct sim_req req;
 };
 
-enum sim_destage { SIM_D_IDLE, SIM_D_READ, SIM_D_WRITE, SIM_D_FLUSH };
+enum sim_destage {
+	SIM_D_IDLE,
+	SIM_D_READ,
+	SIM_D_REDO,
+	SIM_D_REDO_FLUSH,
+	SIM_D_WRITE,
+	SIM_D_FLUSH
+};
 enum sim_tail { SIM_T_IDLE, SIM_T_MAP, SIM_T_PREFLUSH, SIM_T_SB, SIM_T_COMMIT };
-enum sim_ckpt { SIM_C_NONE, SIM_C_MARKER, SIM_C_OPEN, SIM_C_LOST, SIM_C_ENDING };
+
+/*
+ * A checkpoint as its owner sees it: asked for, its marker is durable, it exists (a superblock
+ * knows it), its view is lost, it was given up but no superblock knows that yet.
+ */
+enum sim_ckpt_state {
+	SIM_C_NONE,
+	SIM_C_MARKER,
+	SIM_C_MARKED,
+	SIM_C_OPEN,
+	SIM_C_LOST,
+	SIM_C_ENDING
+};
+
+#define SIM_CKPTS 4u
+struct sim_ckpt {
+	enum sim_ckpt_state state;
+	uint64_t epoch, op;
+	bool in_sb;	/* the superblock under way has what it waits for */
+	uint64_t *tags; /* what its view must show */
+};
+
+/* What the log holds at a node, as the guest wrote it. */
+struct sim_mirror {
+	uint32_t lba;
+	uint64_t pos, tag; /* pos 0: no payload */
+};
 
 struct sim_slow_write {
 	bool used;
@@ -102,12 +140,15 @@ struct sim_slow_write {
 struct sim_counters {
 	uint64_t writes, discards, records, reads, log_reads, flushes, acks, destaged, cleaned,
 		tails, pads;
-	uint64_t checkpoints, synced, lost, views, recoveries, replayed, full, refused, eio;
+	uint64_t checkpoints, synced, lost, views, recoveries, replayed, summed, pages, full,
+		refused, eio;
 };
 
 struct sim_vol {
 	struct sim_rng *rng;
 	struct sim_shape shape;
+	struct ch_geometry geo;
+	uint64_t salt;
 	enum sim_mutant mutant;
 	struct sim_dev fast, slow;
 	struct ch_tier tier;
@@ -120,18 +161,20 @@ struct sim_vol {
 	char why_buf[256];
 
 	bool want_flush, hungry;
-	uint64_t *seen;	     /* scratch: a tag per unit */
+	uint64_t *seen, *scratch; /* a tag per unit */
 	uint64_t *op_of_seq; /* last model operation of each record */
 	uint64_t max_seq;
 	struct sim_record record[SIM_RECORDS_MAX];
 	struct sim_waiter *waiter;
 	uint32_t nr_waiters, max_waiters;
 	struct sim_req flush_req;
+	struct sim_req sum_req;
+	const void *sum_page; /* under way */
 	uint32_t readers[4096];
 	struct sim_read read[SIM_READS_MAX];
 
 	enum sim_destage destage;
-	struct ch_plan plan;
+	struct ch_edge batch_end;
 	struct ch_destage_item *item;
 	uint8_t *item_data;
 	uint8_t *item_state;
@@ -139,6 +182,14 @@ struct sim_vol {
 	bool destage_failed;
 	struct sim_slow_write slow_write[SIM_WRITES_MAX];
 	struct sim_req slow_flush;
+	uint8_t *redo_buf; /* the redo area of the batch */
+	uint32_t redo_blocks, redo_next;
+
+	/* What the slow device must be alone: the volume at slow_pos, or the batch's end. */
+	struct sim_mirror *mirror; /* per log block */
+	uint64_t *slow_tags;
+	uint64_t slow_pos;
+	bool slow_unsure; /* destage met an error: part of a batch may be missing */
 
 	enum sim_tail tail;
 	bool tail_forced;
@@ -147,9 +198,7 @@ struct sim_vol {
 	uint8_t tail_buf[CH_BLOCK_SIZE];
 
 	/* What the guest and the sync worker know about epochs. */
-	enum sim_ckpt ckpt;
-	uint64_t ckpt_epoch, ckpt_op, ckpt_seq;
-	uint64_t *ckpt_tags;
+	struct sim_ckpt ckpt[SIM_CKPTS];
 	uint64_t *epoch_op; /* last operation before the epoch began */
 	uint64_t max_epoch;
 	uint64_t base_epoch_min; /* base_epoch after a crash: told to be so ... */
@@ -186,15 +235,20 @@ bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *fir
 			 const uint32_t *count, bool fua);
 void sim_vol_guest_discard(struct sim_vol *v, uint32_t first, uint32_t count);
 void sim_vol_guest_flush(struct sim_vol *v);
-bool sim_vol_guest_read(struct sim_vol *v, uint32_t lba, bool view);
+/* epoch: of the view, 0 = the volume. */
+bool sim_vol_guest_read(struct sim_vol *v, uint32_t lba, uint64_t epoch);
 bool sim_vol_submit_records(struct sim_vol *v);
 bool sim_vol_flush_step(struct sim_vol *v);
+bool sim_vol_summary_step(struct sim_vol *v);
 bool sim_vol_destage_step(struct sim_vol *v);
 bool sim_vol_tail_step(struct sim_vol *v);
 bool sim_vol_complete_fast(struct sim_vol *v);
 bool sim_vol_complete_slow(struct sim_vol *v);
 bool sim_vol_checkpoint(struct sim_vol *v);
-bool sim_vol_checkpoint_end(struct sim_vol *v, bool synced);
+bool sim_vol_checkpoint_end(struct sim_vol *v, struct sim_ckpt *c, bool synced);
+/* Any of them that is open (or lost), or NULL. */
+struct sim_ckpt *sim_vol_any_checkpoint(struct sim_vol *v);
+bool sim_vol_checkpoints(const struct sim_vol *v);
 
 /* Completes all there is, destages all that may be; false (and why) if it does not end. */
 bool sim_vol_drain(struct sim_vol *v);
@@ -206,6 +260,10 @@ void sim_vol_verify(struct sim_vol *v);
 void sim_vol_verify_changed(struct sim_vol *v);
 /* After a full drain: the slow device alone holds the volume. */
 void sim_vol_verify_slow(struct sim_vol *v);
+/* `tags`, which hold the volume at slow_pos, become those at log position `end`. */
+void sim_vol_slow_expect(const struct sim_vol *v, uint64_t end, uint64_t *tags);
+/* At any time: with its redo area, the slow device alone is the volume at the end of a batch. */
+void sim_vol_verify_slow_alone(struct sim_vol *v);
 bool sim_vol_fail(struct sim_vol *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
 #endif

@@ -6,6 +6,8 @@
  */
 #include "tests/sim/vol.h"
 
+#include "kmod/core/summary.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +24,7 @@ static uint32_t sector_of(uint64_t block)
 
 /* ---- acknowledgements ---- */
 
-static void add_waiter(struct sim_vol *v, uint64_t need_seq, uint64_t op, bool marker)
+static void add_waiter(struct sim_vol *v, uint64_t need_seq, uint64_t op, uint64_t epoch)
 {
 	if (v->nr_waiters == v->max_waiters) {
 		v->max_waiters = v->max_waiters ? 2 * v->max_waiters : 64;
@@ -31,7 +33,33 @@ static void add_waiter(struct sim_vol *v, uint64_t need_seq, uint64_t op, bool m
 			abort();
 	}
 	v->waiter[v->nr_waiters++] =
-		(struct sim_waiter){.need_seq = need_seq, .op = op, .marker = marker};
+		(struct sim_waiter){.need_seq = need_seq, .op = op, .epoch = epoch};
+}
+
+static struct sim_ckpt *ckpt_of(struct sim_vol *v, uint64_t epoch)
+{
+	uint32_t i;
+
+	for (i = 0; i < SIM_CKPTS; i++)
+		if (v->ckpt[i].state != SIM_C_NONE && v->ckpt[i].epoch == epoch)
+			return &v->ckpt[i];
+	return NULL;
+}
+
+static bool view_lost(const struct sim_vol *v, uint64_t epoch)
+{
+	const struct ch_pin *pin = ch_checkpoint_find(&v->tier, epoch);
+
+	return !pin || !pin->pos;
+}
+
+static void marker_durable(struct sim_vol *v, uint64_t epoch)
+{
+	struct sim_ckpt *c = ckpt_of(v, epoch);
+
+	if (!c || c->state != SIM_C_MARKER)
+		return;
+	c->state = v->mutant == SIM_PIN_UNSAVED ? SIM_C_OPEN : SIM_C_MARKED;
 }
 
 static void acknowledge(struct sim_vol *v)
@@ -51,8 +79,8 @@ static void acknowledge(struct sim_vol *v)
 		}
 		sim_model_acked(&v->model, w.op);
 		v->count.acks++;
-		if (w.marker)
-			v->ckpt = v->tier.pin_lost ? SIM_C_LOST : SIM_C_OPEN;
+		if (w.epoch)
+			marker_durable(v, w.epoch);
 		v->waiter[i] = v->waiter[--v->nr_waiters];
 	}
 }
@@ -107,10 +135,19 @@ static bool make_room(struct sim_vol *v, uint32_t payload)
 	}
 }
 
+static void mirror(struct sim_vol *v, const struct ch_rec *rec, uint32_t n, uint32_t lba,
+		   uint64_t tag)
+{
+	uint64_t pos = rec->pos + 1 + n;
+
+	v->mirror[pos % v->shape.log_blocks] =
+		(struct sim_mirror){.lba = lba, .pos = pos, .tag = tag};
+}
+
 bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *first,
 			 const uint32_t *count, bool fua)
 {
-	uint32_t i, j, payload = 0;
+	uint32_t i, j, payload = 0, at = 0;
 	struct sim_record *r;
 	uint8_t *data;
 	bool alone;
@@ -128,6 +165,7 @@ bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *fir
 
 		for (j = 0; j < count[i]; j++, data += CH_BLOCK_SIZE) {
 			sim_unit_fill(data, CH_BLOCK_SIZE, op, first[i] + j, v->shape.thin);
+			mirror(v, &r->rec, at++, first[i] + j, op);
 			ch_log_add(&v->tier, &r->rec, first[i] + j, ch_crc32c(data, CH_BLOCK_SIZE));
 		}
 		v->count.writes++;
@@ -136,15 +174,20 @@ bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *fir
 	queue_record(v, r, v->model.next - 1);
 	r->fua = fua && alone;
 	if (fua)
-		add_waiter(v, r->rec.seq, v->model.next - 1, false);
+		add_waiter(v, r->rec.seq, v->model.next - 1, 0);
 	return true;
 }
 
 void sim_vol_guest_discard(struct sim_vol *v, uint32_t first, uint32_t count)
 {
+	uint32_t i;
+
 	if (stopped(v) || v->tier.failed)
 		return;
 	ch_index_discard(&v->tier, first, count);
+	for (i = 0; i < v->shape.log_blocks; i++)
+		if (v->mirror[i].lba >= first && v->mirror[i].lba < first + count)
+			v->mirror[i].tag = SIM_TAG_ANY;
 	/* Not in the log: where its last record is there, the discard may be, too. */
 	v->op_of_seq[v->max_seq] = sim_model_discard(&v->model, first, count);
 	v->count.discards++;
@@ -155,7 +198,7 @@ void sim_vol_guest_flush(struct sim_vol *v)
 	if (stopped(v) || v->tier.failed)
 		return;
 	v->count.flushes++;
-	add_waiter(v, ch_log_seq_done(&v->tier), v->op_of_seq[ch_log_seq_done(&v->tier)], false);
+	add_waiter(v, ch_log_seq_done(&v->tier), v->op_of_seq[ch_log_seq_done(&v->tier)], 0);
 	acknowledge(v);
 }
 
@@ -246,25 +289,59 @@ static void flush_done(struct sim_vol *v)
 	acknowledge(v);
 }
 
+/* ---- summary pages ---- */
+
+bool sim_vol_summary_step(struct sim_vol *v)
+{
+	u64 block, durable = v->tier.durable_pos;
+
+	if (stopped(v) || v->sum_page || v->tier.failed)
+		return false;
+	if (v->mutant == SIM_SUM_EARLY)
+		v->tier.durable_pos = v->tier.head.pos;
+	v->sum_page = ch_sum_next(&v->tier, false, &block);
+	v->tier.durable_pos = durable;
+	if (!v->sum_page)
+		return false;
+	v->sum_req = (struct sim_req){.op = SIM_WRITE,
+				      .sector = sector_of(block),
+				      .nr = CH_SECTORS_PER_BLOCK,
+				      .buf = (void *)(uintptr_t)v->sum_page,
+				      .priv = &v->sum_req};
+	sim_dev_submit(&v->fast, &v->sum_req);
+	return true;
+}
+
+static void summary_done(struct sim_vol *v)
+{
+	ch_sum_written(&v->tier, v->sum_page);
+	v->sum_page = NULL;
+	v->count.pages++;
+	if (v->sum_req.status && v->mutant != SIM_IGNORE_WRITE_ERROR)
+		fail_tier(v);
+}
+
 /* ---- reads ---- */
 
-bool sim_vol_guest_read(struct sim_vol *v, uint32_t lba, bool view)
+bool sim_vol_guest_read(struct sim_vol *v, uint32_t lba, uint64_t epoch)
 {
+	const struct ch_pin *pin = ch_checkpoint_find(&v->tier, epoch);
+	struct sim_ckpt *c = epoch ? ckpt_of(v, epoch) : NULL;
 	struct sim_read *r = NULL;
 	uint32_t i;
 
 	for (i = 0; i < SIM_READS_MAX; i++)
 		if (!v->read[i].used)
 			r = &v->read[i];
-	if (stopped(v) || !r || (view && (v->ckpt != SIM_C_OPEN || v->tier.pin_lost)))
+	if (stopped(v) || !r || (epoch && (!c || c->state != SIM_C_OPEN || view_lost(v, epoch))))
 		return false;
-	r->pos = ch_index_find(&v->tier, lba, view);
+	r->pos = ch_index_find(&v->tier, lba, epoch ? pin->pos : CH_POS_NEWEST);
 	if (r->pos != CH_POS_NONE && r->pos >= ch_log_pos_done(&v->tier))
 		return false;
 	r->used = true;
 	r->lba = lba;
-	r->view = view;
-	r->want = view ? v->ckpt_tags[lba] : v->model.now[lba];
+	r->epoch = epoch;
+	r->want = epoch ? c->tags[lba] : v->model.now[lba];
 	r->asked = v->model.next - 1;
 	r->req = (struct sim_req){.op = SIM_READ, .buf = r->buf, .nr = 8, .priv = r};
 	v->count.reads++;
@@ -289,7 +366,7 @@ static void read_done(struct sim_vol *v, struct sim_read *r)
 	if (r->pos != CH_POS_NONE)
 		v->readers[ch_tier_node(&v->tier, r->pos) / SIM_LOG_REGION]--;
 	/* The view went while the read was under way: its answer is an error. */
-	if (r->req.status || (r->view && (v->ckpt != SIM_C_OPEN || v->tier.pin_lost))) {
+	if (r->req.status || (r->epoch && view_lost(v, r->epoch))) {
 		v->count.eio++;
 		return;
 	}
@@ -304,10 +381,10 @@ static void read_done(struct sim_vol *v, struct sim_read *r)
 	if (tag == r->want || r->want == SIM_TAG_ANY)
 		return;
 	/* From the slow device, a write that came after the read may show in part. */
-	if (!r->view && r->pos == CH_POS_NONE && v->model.now[r->lba] > r->asked)
+	if (!r->epoch && r->pos == CH_POS_NONE && v->model.now[r->lba] > r->asked)
 		return;
 	sim_vol_fail(v, "%s of block %u (%s) returned %llx instead of %llx",
-		     r->view ? "view" : "read", r->lba, r->pos == CH_POS_NONE ? "slow" : "log",
+		     r->epoch ? "view" : "read", r->lba, r->pos == CH_POS_NONE ? "slow" : "log",
 		     (unsigned long long)tag, (unsigned long long)r->want);
 }
 
@@ -317,25 +394,14 @@ enum { ITEM_TODO, ITEM_READY, ITEM_FLYING, ITEM_WRITTEN, ITEM_BAD };
 
 static void collect_items(struct sim_vol *v)
 {
-	uint32_t i, nr;
-
 	v->nr_items = v->next_item = 0;
-	for (i = 0; i < v->plan.nr; i++) {
-		if (v->nr_items > v->shape.volume_blocks) {
-			sim_vol_fail(v, "a plan names a region twice");
-			return;
-		}
-		if (v->mutant == SIM_VIEW_UNPINNED) {
-			uint64_t pin = v->tier.pin_pos;
-
-			v->tier.pin_pos = 0;
-			nr = ch_destage_region(&v->tier, v->plan.region[i], v->item + v->nr_items);
-			v->tier.pin_pos = pin;
-		} else {
-			nr = ch_destage_region(&v->tier, v->plan.region[i], v->item + v->nr_items);
-		}
-		v->nr_items += nr;
+	while (ch_batch_collect(&v->tier, v->item, &v->nr_items, 1 + sim_rng_below(v->rng, 64)))
+		;
+	if (v->nr_items > ch_batch_items_max(&v->tier)) {
+		sim_vol_fail(v, "a batch of %u items", v->nr_items);
+		return;
 	}
+	ch_batch_sort(v->item, v->nr_items);
 	memset(v->item_state, ITEM_TODO, v->nr_items);
 	v->destage_failed = false;
 	v->destage = SIM_D_READ;
@@ -346,43 +412,111 @@ static void clean_items(struct sim_vol *v)
 	uint32_t i;
 
 	for (i = 0; i < v->nr_items; i++) {
-		struct ch_destage_item *item = &v->item[i];
-
-		if (v->item_state[i] != ITEM_WRITTEN && v->mutant != SIM_CLEAN_EARLY)
+		if (v->item_state[i] == ITEM_BAD)
 			continue;
-		if (v->mutant == SIM_CLEAN_UNSEEN) {
-			item->pos = ch_index_find(&v->tier, item->lba, false);
-			if (item->pos == CH_POS_NONE)
-				continue;
-		}
-		ch_destage_clean(&v->tier, item, 1);
+		if (v->mutant == SIM_CLEAN_UNSEEN)
+			v->item[i].pos = ch_index_find(&v->tier, v->item[i].lba, CH_POS_NEWEST);
+		ch_batch_clean(&v->tier, &v->item[i], 1);
 		v->count.cleaned++;
 	}
+	sim_vol_slow_expect(v, v->batch_end.pos, v->slow_tags);
+	v->slow_pos = v->batch_end.pos;
+	ch_batch_end(&v->tier);
+}
+
+static void lose_view(struct sim_vol *v)
+{
+	uint64_t epoch = ch_checkpoint_lose(&v->tier);
+	struct sim_ckpt *c = ckpt_of(v, epoch);
+
+	if (c && c->state == SIM_C_OPEN)
+		c->state = SIM_C_LOST;
+	v->count.lost++;
+}
+
+static enum ch_batch_result batch_begin(struct sim_vol *v)
+{
+	enum ch_batch_result res = ch_batch_begin(&v->tier, &v->batch_end);
+	uint64_t pos[SIM_CKPTS];
+	uint32_t i;
+
+	if (v->mutant != SIM_VIEW_UNPINNED || res != CH_BATCH_PINNED)
+		return res;
+	for (i = 0; i < v->tier.pins; i++) {
+		pos[i] = v->tier.pin[i].pos;
+		v->tier.pin[i].pos = 0;
+	}
+	res = ch_batch_begin(&v->tier, &v->batch_end);
+	while (i-- > 0)
+		v->tier.pin[i].pos = pos[i];
+	return res;
 }
 
 static bool plan_step(struct sim_vol *v)
 {
-	switch (ch_destage_plan(&v->tier, 1 + sim_rng_below(v->rng, 64), &v->plan)) {
-	case CH_PLAN_OK:
+	/* A batch's end is durable before the next one touches the slow device. */
+	if (ch_tail_moved(&v->tier))
+		return false;
+	switch (batch_begin(v)) {
+	case CH_BATCH_OK:
 		collect_items(v);
 		return true;
-	case CH_PLAN_AGAIN:
-		return true;
-	case CH_PLAN_FLUSH:
+	case CH_BATCH_FLUSH:
 		v->want_flush = true;
 		return false;
-	case CH_PLAN_PINNED:
-		if (!v->hungry || ch_tail_need_seq(&v->tier))
+	case CH_BATCH_PINNED:
+		if (!v->hungry)
 			return false;
-		ch_checkpoint_lose(&v->tier);
-		if (v->ckpt == SIM_C_OPEN)
-			v->ckpt = SIM_C_LOST;
-		v->count.lost++;
+		lose_view(v);
 		return true;
-	case CH_PLAN_CLEAN:
-		break;
+	case CH_BATCH_NONE:
+		if (ch_log_seq_begun(&v->tier) < v->tier.slow.seq)
+			return false;
+		ch_batch_close(&v->tier);
+		return true;
 	}
 	return false;
+}
+
+static void redo_list_make(struct sim_vol *v, uint32_t index, uint32_t first, uint32_t total,
+			   const uint32_t *good)
+{
+	uint8_t *at = v->redo_buf + (size_t)index * CH_REDO_CHUNK_BLOCKS * CH_BLOCK_SIZE;
+	struct ch_redo_disk *d = (struct ch_redo_disk *)at;
+	uint32_t i, nr = total - first < CH_REDO_ITEMS_MAX ? total - first : CH_REDO_ITEMS_MAX;
+
+	ch_redo_begin(d, &v->tier, &v->batch_end, index, total);
+	for (i = 0; i < nr; i++) {
+		uint32_t n = good[first + i];
+
+		ch_redo_add(d, v->item[n].lba, v->item[n].crc);
+		memcpy(at + (size_t)(1 + i) * CH_BLOCK_SIZE,
+		       v->item_data + (size_t)n * CH_BLOCK_SIZE, CH_BLOCK_SIZE);
+	}
+	ch_redo_end(d);
+}
+
+static void redo_begin(struct sim_vol *v)
+{
+	uint32_t good[8192], nr = 0, i;
+
+	v->redo_next = v->redo_blocks = 0;
+	v->destage = SIM_D_REDO;
+	if (v->destage_failed && v->mutant != SIM_IGNORE_SLOW_ERROR) {
+		v->destage = SIM_D_IDLE;
+		return;
+	}
+	if (v->mutant == SIM_CLEAN_EARLY)
+		for (i = 0; i < v->nr_items; i++)
+			ch_batch_clean(&v->tier, &v->item[i], 1);
+	for (i = 0; i < v->nr_items; i++)
+		if (v->item_state[i] == ITEM_READY)
+			good[nr++] = i;
+	if (v->mutant == SIM_NO_REDO)
+		return;
+	for (i = 0; i < nr; i += CH_REDO_ITEMS_MAX)
+		redo_list_make(v, i / CH_REDO_ITEMS_MAX, i, nr, good);
+	v->redo_blocks = (uint32_t)ch_redo_blocks(nr);
 }
 
 /* As the glue: read from the log and verified before a byte goes to the slow device. */
@@ -393,9 +527,7 @@ static bool read_item(struct sim_vol *v)
 
 	if (i == v->nr_items) {
 		v->next_item = 0;
-		v->destage = SIM_D_WRITE;
-		if (v->mutant == SIM_CLEAN_EARLY)
-			clean_items(v);
+		redo_begin(v);
 		return true;
 	}
 	v->next_item++;
@@ -404,10 +536,55 @@ static bool read_item(struct sim_vol *v)
 			 CH_SECTORS_PER_BLOCK) ||
 	    ch_crc32c(data, CH_BLOCK_SIZE) != v->item[i].crc) {
 		v->item_state[i] = ITEM_BAD;
+		v->slow_unsure = true;
+		v->destage_failed |= !ch_batch_skip(&v->tier, &v->item[i]);
 		if (!v->faulty && !v->damaged && !v->tier.failed)
 			sim_vol_fail(v, "destage of block %u: payload does not verify",
 				     v->item[i].lba);
 	}
+	return true;
+}
+
+/* The redo area's next list with its payload, in flight. */
+static bool redo_step(struct sim_vol *v)
+{
+	struct sim_slow_write *w = NULL;
+	bool flying = false;
+	uint32_t i;
+
+	for (i = 0; i < SIM_WRITES_MAX; i++) {
+		if (!v->slow_write[i].used)
+			w = &v->slow_write[i];
+		flying |= v->slow_write[i].used;
+	}
+	if (v->redo_next < v->redo_blocks) {
+		if (!w)
+			return false;
+		w->used = true;
+		w->item = UINT32_MAX;
+		w->req = (struct sim_req){
+			.op = SIM_WRITE,
+			.sector = sector_of(v->tier.geo.redo_start + v->redo_next),
+			.nr = CH_SECTORS_PER_BLOCK,
+			.buf = v->redo_buf + (size_t)v->redo_next * CH_BLOCK_SIZE,
+			.priv = w};
+		sim_dev_submit(&v->slow, &w->req);
+		v->redo_next++;
+		return true;
+	}
+	if (v->mutant == SIM_NO_REDO_FLUSH) {
+		v->destage = SIM_D_WRITE;
+		return true;
+	}
+	if (flying)
+		return false;
+	if (v->destage_failed) {
+		v->destage = SIM_D_IDLE;
+		return false;
+	}
+	v->destage = SIM_D_REDO_FLUSH;
+	v->slow_flush = (struct sim_req){.op = SIM_FLUSH, .priv = &v->slow_flush};
+	sim_dev_submit(&v->slow, &v->slow_flush);
 	return true;
 }
 
@@ -427,6 +604,10 @@ static bool write_item(struct sim_vol *v)
 	if (v->next_item == v->nr_items) {
 		if (flying)
 			return false;
+		if (v->destage_failed) {
+			v->destage = SIM_D_IDLE;
+			return true;
+		}
 		v->destage = SIM_D_FLUSH;
 		if (v->mutant == SIM_NO_SLOW_FLUSH) {
 			clean_items(v);
@@ -463,8 +644,11 @@ bool sim_vol_destage_step(struct sim_vol *v)
 		return v->tail == SIM_T_IDLE && !v->tier.failed && plan_step(v);
 	case SIM_D_READ:
 		return read_item(v);
+	case SIM_D_REDO:
+		return redo_step(v);
 	case SIM_D_WRITE:
 		return write_item(v);
+	case SIM_D_REDO_FLUSH:
 	case SIM_D_FLUSH:
 		break;
 	}
@@ -476,13 +660,23 @@ static void slow_write_done(struct sim_vol *v, struct sim_slow_write *w)
 	bool bad = w->req.status && v->mutant != SIM_IGNORE_SLOW_ERROR;
 
 	w->used = false;
-	v->item_state[w->item] = bad ? ITEM_BAD : ITEM_WRITTEN;
+	v->destage_failed |= bad;
+	v->slow_unsure |= w->req.status != 0;
+	if (w->item != UINT32_MAX)
+		v->item_state[w->item] = bad ? ITEM_BAD : ITEM_WRITTEN;
 }
 
 static void slow_flush_done(struct sim_vol *v)
 {
+	bool bad = v->slow_flush.status && v->mutant != SIM_IGNORE_SLOW_ERROR;
+
+	v->slow_unsure |= v->slow_flush.status != 0;
+	if (v->destage == SIM_D_REDO_FLUSH && !bad) {
+		v->destage = SIM_D_WRITE;
+		return;
+	}
 	v->destage = SIM_D_IDLE;
-	if (!v->slow_flush.status || v->mutant == SIM_IGNORE_SLOW_ERROR)
+	if (!bad)
 		clean_items(v);
 }
 
@@ -490,21 +684,19 @@ static void slow_flush_done(struct sim_vol *v)
 
 static bool tail_begin(struct sim_vol *v)
 {
-	uint32_t look = 1 + sim_rng_below(v->rng, 300);
+	bool wanted = ch_tail_moved(&v->tier);
+	uint32_t i;
 
 	if (v->destage != SIM_D_IDLE || v->tier.failed)
 		return false;
-	while (ch_tail_advance(&v->tier, look))
-		;
-	if (!ch_tail_moved(&v->tier)) {
-		if (ch_tail_need_seq(&v->tier))
-			v->want_flush = true;
-		return false;
+	for (i = 0; i < SIM_CKPTS; i++) {
+		struct sim_ckpt *c = &v->ckpt[i];
+
+		wanted |= c->state == SIM_C_MARKED || c->state == SIM_C_ENDING;
 	}
+	if (!wanted)
+		return false;
 	v->tail = SIM_T_MAP;
-	if (v->mutant == SIM_FREE_EARLY)
-		while (ch_tail_commit(&v->tier, 512))
-			;
 	return true;
 }
 
@@ -530,6 +722,7 @@ static void tail_write_sb(struct sim_vol *v)
 
 bool sim_vol_tail_step(struct sim_vol *v)
 {
+	uint32_t i;
 	u64 block;
 
 	if (stopped(v))
@@ -550,11 +743,31 @@ bool sim_vol_tail_step(struct sim_vol *v)
 		return true;
 	}
 	ch_tail_superblock(&v->tier, &v->tail_sb);
+	for (i = 0; i < SIM_CKPTS; i++)
+		v->ckpt[i].in_sb = true;
+	if (v->mutant == SIM_FREE_EARLY)
+		while (ch_tail_commit(&v->tier, 512))
+			;
 	if (v->mutant == SIM_NO_PREFLUSH)
 		tail_write_sb(v);
 	else
 		tail_submit(v, SIM_T_PREFLUSH, SIM_FLUSH, 0, false);
 	return true;
+}
+
+/* A superblock is durable: what waited for one exists, or is gone for good. */
+static void checkpoints_saved(struct sim_vol *v)
+{
+	uint32_t i;
+
+	for (i = 0; i < SIM_CKPTS; i++) {
+		struct sim_ckpt *c = &v->ckpt[i];
+
+		if (c->state == SIM_C_MARKED && c->in_sb)
+			c->state = view_lost(v, c->epoch) ? SIM_C_LOST : SIM_C_OPEN;
+		else if (c->state == SIM_C_ENDING && c->in_sb)
+			c->state = SIM_C_NONE;
+	}
 }
 
 static void tail_done(struct sim_vol *v)
@@ -577,52 +790,82 @@ static void tail_done(struct sim_vol *v)
 		v->base_epoch_min = v->base_epoch_max;
 		v->count.synced++;
 	}
+	checkpoints_saved(v);
 }
 
 /* ---- checkpoints ---- */
 
+bool sim_vol_checkpoints(const struct sim_vol *v)
+{
+	uint32_t i;
+
+	for (i = 0; i < SIM_CKPTS; i++)
+		if (v->ckpt[i].state != SIM_C_NONE)
+			return true;
+	return false;
+}
+
+struct sim_ckpt *sim_vol_any_checkpoint(struct sim_vol *v)
+{
+	uint32_t first = sim_rng_below(v->rng, SIM_CKPTS), i;
+
+	for (i = 0; i < SIM_CKPTS; i++) {
+		struct sim_ckpt *c = &v->ckpt[(first + i) % SIM_CKPTS];
+
+		if (c->state == SIM_C_OPEN || c->state == SIM_C_LOST)
+			return c;
+	}
+	return NULL;
+}
+
 bool sim_vol_checkpoint(struct sim_vol *v)
 {
 	struct sim_record *r = free_record(v);
+	struct sim_ckpt *c = NULL;
+	uint32_t i;
 
-	if (stopped(v) || v->ckpt != SIM_C_NONE || v->tail_forced || !r ||
+	for (i = 0; i < SIM_CKPTS; i++)
+		if (v->ckpt[i].state == SIM_C_NONE)
+			c = &v->ckpt[i];
+	if (stopped(v) || !c || v->tail_forced || !r ||
 	    ch_log_room(&v->tier, 0) != CH_LOG_OK || v->tier.epoch + 2 >= SIM_EPOCHS_MAX)
 		return false;
-	if (ch_checkpoint_begin(&v->tier, &r->rec, r->buf)) {
-		sim_vol_fail(v, "a checkpoint is open that nobody took");
+	if (ch_checkpoint_begin(&v->tier, &r->rec, r->buf, 1)) {
+		sim_vol_fail(v, "no room for a checkpoint");
 		return false;
 	}
 	queue_record(v, r, 0);
-	v->ckpt = SIM_C_MARKER;
-	v->ckpt_epoch = v->max_epoch = v->tier.epoch;
-	v->ckpt_op = v->op_of_seq[v->max_seq];
-	v->epoch_op[v->ckpt_epoch] = v->ckpt_op;
-	memcpy(v->ckpt_tags, v->model.now, v->shape.volume_blocks * sizeof(*v->ckpt_tags));
-	add_waiter(v, r->rec.seq, v->ckpt_op, true);
+	c->state = SIM_C_MARKER;
+	c->in_sb = false;
+	c->epoch = v->max_epoch = v->tier.epoch;
+	c->op = v->op_of_seq[v->max_seq];
+	v->epoch_op[c->epoch] = c->op;
+	memcpy(c->tags, v->model.now, v->shape.volume_blocks * sizeof(*c->tags));
+	add_waiter(v, r->rec.seq, c->op, c->epoch);
 	v->count.checkpoints++;
 	return true;
 }
 
-bool sim_vol_checkpoint_end(struct sim_vol *v, bool synced)
+bool sim_vol_checkpoint_end(struct sim_vol *v, struct sim_ckpt *c, bool synced)
 {
 	uint32_t i;
 
-	if (stopped(v) || v->tail != SIM_T_IDLE || v->tier.failed ||
-	    (v->ckpt != SIM_C_OPEN && (v->ckpt != SIM_C_LOST || synced)))
+	if (stopped(v) || v->tail != SIM_T_IDLE || v->destage != SIM_D_IDLE || v->tier.failed ||
+	    (synced && (c->state != SIM_C_OPEN || c->epoch <= v->tier.base_epoch)))
 		return false;
 	/* Its view is closed: nobody reads any more. */
 	for (i = 0; i < SIM_READS_MAX; i++)
-		if (v->read[i].used && v->read[i].view)
+		if (v->read[i].used && v->read[i].epoch == c->epoch)
 			return false;
 	sim_vol_verify_changed(v);
-	if (ch_checkpoint_end(&v->tier, v->ckpt_epoch, synced))
+	if (ch_checkpoint_end(&v->tier, c->epoch, synced))
 		return sim_vol_fail(v, "the open checkpoint is gone");
-	v->ckpt = SIM_C_NONE;
+	c->state = SIM_C_ENDING;
+	c->in_sb = false;
 	if (synced) {
-		v->base_epoch_max = v->ckpt_epoch;
+		v->base_epoch_max = c->epoch;
 		v->tail_forced = true;
 		v->tail = SIM_T_MAP;
-		/* The proposed tail may be behind the last advance; that is allowed. */
 	}
 	sim_vol_verify_changed(v);
 	return true;
@@ -645,6 +888,8 @@ bool sim_vol_complete_fast(struct sim_vol *v)
 		flush_done(v);
 	} else if (req == &v->tail_req) {
 		tail_done(v);
+	} else if (req == &v->sum_req) {
+		summary_done(v);
 	} else {
 		for (i = 0; i < SIM_RECORDS_MAX; i++)
 			if (req == &v->record[i].req)
@@ -690,6 +935,7 @@ static bool drain_step(struct sim_vol *v)
 	busy |= sim_vol_complete_fast(v);
 	busy |= sim_vol_complete_slow(v);
 	busy |= sim_vol_flush_step(v);
+	busy |= sim_vol_summary_step(v);
 	busy |= sim_vol_destage_step(v);
 	busy |= sim_vol_tail_step(v);
 	return busy;
@@ -711,11 +957,11 @@ bool sim_vol_drain(struct sim_vol *v)
 		return false;
 	if (v->nr_waiters)
 		return sim_vol_fail(v, "idle, but %u acknowledgements are missing", v->nr_waiters);
-	if (v->tier.pin_pos)
+	if (v->tier.pins)
 		return true;
 	if (v->faulty || v->damaged)
 		return true;
-	if (v->tier.dirty || v->tier.tail_pos != v->tier.head_pos)
+	if (v->tier.dirty || v->tier.tail.pos != v->tier.head.pos)
 		return sim_vol_fail(v, "idle, but %llu blocks are dirty, %llu log blocks used",
 				    (unsigned long long)v->tier.dirty,
 				    (unsigned long long)ch_log_used(&v->tier));
@@ -725,10 +971,20 @@ bool sim_vol_drain(struct sim_vol *v)
 void sim_vol_stop(struct sim_vol *v)
 {
 	uint8_t block[CH_BLOCK_SIZE];
+	uint32_t rounds = 2 * CH_SUM_PAGES;
+	const void *page;
 	struct ch_sb sb;
+	u64 at;
 
 	if (!sim_vol_drain(v))
 		return;
+	for (page = ch_sum_next(&v->tier, true, &at); page;
+	     page = ch_sum_next(&v->tier, true, &at)) {
+		(void)sim_dev_write(&v->fast, sector_of(at), page, CH_SECTORS_PER_BLOCK, false);
+		ch_sum_written(&v->tier, page);
+		if (!--rounds)
+			sim_vol_fail(v, "the summary pages do not end");
+	}
 	ch_tier_stop(&v->tier, &sb);
 	ch_sb_encode(&sb, block);
 	if (!sim_dev_flush(&v->fast))

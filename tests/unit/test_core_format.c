@@ -49,8 +49,8 @@ static void check_geometry(const struct ch_geometry *geo, const struct ch_geomet
 	assert_true(geo->volume_blocks >= CH_VOLUME_BLOCKS_MIN);
 	assert_true(geo->volume_blocks <= CH_VOLUME_BLOCKS_MAX);
 	assert_true(geo->line_blocks <= geo->volume_blocks);
-	assert_true(geo->ckpt_blocks >= geo->log_blocks / 504 + 2);
-	assert_true(geo->log_start >= geo->ckpt_start + 2 * geo->ckpt_blocks);
+	assert_true(geo->sum_blocks * CH_SUM_ENTRIES >= geo->log_blocks);
+	assert_true(geo->log_start >= geo->sum_start + geo->sum_blocks);
 	assert_true(geo->line_start >= geo->log_start + geo->log_blocks);
 	assert_true(geo->line_start + geo->line_blocks <= spec->fast_bytes / CH_BLOCK_SIZE);
 	assert_true(geo->data_start + geo->volume_blocks <= spec->slow_bytes / CH_BLOCK_SIZE);

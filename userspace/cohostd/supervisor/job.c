@@ -23,6 +23,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cohostd/supervisor/leftover.h"
 #include "cohostd/supervisor/supervisor.h"
 #include "lib/clock.h"
 #include "lib/log.h"
@@ -145,21 +146,6 @@ static int changed_extents(struct ch_job *job)
 	return 0;
 }
 
-/* One that an earlier daemon has left behind: its changes count again. */
-static void delete_leftover(const char *volume)
-{
-	struct ch_checkpoint *list = NULL;
-	size_t i, count = 0;
-
-	if (ch_checkpoint_list(volume, &list, &count, NULL))
-		return;
-	for (i = 0; i < count; i++) {
-		(void)ch_checkpoint_view_remove(volume, list[i].epoch, NULL);
-		(void)ch_checkpoint_delete(volume, list[i].epoch, false, NULL);
-	}
-	free(list);
-}
-
 static int prepare_checkpoint(struct ch_job *job)
 {
 	const struct ch_msg_job_start *start = &job->msg.start;
@@ -170,14 +156,12 @@ static int prepare_checkpoint(struct ch_job *job)
 		job->msg.full = 1;
 		return open_device(job, "view", start->target_dev, O_RDONLY);
 	}
+	ch_leftover_delete(job->s->statedir, start->volume);
 	rc = ch_checkpoint_create(start->volume, &job->checkpoint, &job->error);
-	if (rc == -EBUSY) {
-		delete_leftover(start->volume);
-		rc = ch_checkpoint_create(start->volume, &job->checkpoint, &job->error);
-	}
 	if (rc)
 		return rc;
 	job->has_checkpoint = true;
+	ch_leftover_note(job->s->statedir, start->volume, job->checkpoint.epoch);
 	rc = ch_checkpoint_view_create(&job->checkpoint, path, &job->error);
 	if (rc)
 		return rc;
@@ -226,6 +210,8 @@ static void finish(struct ch_job *job)
 	if (!job->has_checkpoint)
 		return;
 	rc = ch_checkpoint_delete(job->checkpoint.volume, job->checkpoint.epoch, job->rc == 0, &e);
+	if (!rc)
+		ch_leftover_forget(job->s->statedir, job->checkpoint.volume);
 	if (!rc)
 		return;
 	ch_log_warning("checkpoint of %s: %s", job->checkpoint.volume, e.message);
