@@ -47,6 +47,8 @@ static const struct u64_field volume_fields[] = {
 	VOLUME_FIELD(MEMORY_BYTES, memory_bytes),
 	VOLUME_FIELD(DIRTY_CAP_BYTES, dirty_cap_bytes),
 	VOLUME_FIELD(DRAIN_BYTES_PER_S, drain_bytes_per_s),
+	VOLUME_FIELD(LINE_BYTES_USED, line_bytes_used),
+	VOLUME_FIELD(LINE_BYTES_TOTAL, line_bytes_total),
 };
 
 #define COUNTER_FIELD(ATTR, member)                                                                \
@@ -73,6 +75,11 @@ static const struct u64_field counter_fields[] = {
 	COUNTER_FIELD(REPLAYED_RECORDS, replayed_records),
 	COUNTER_FIELD(WRITE_US, write_us),
 	COUNTER_FIELD(FLUSH_US, flush_us),
+	COUNTER_FIELD(LINE_HITS, line_hits),
+	COUNTER_FIELD(LINE_MISSES, line_misses),
+	COUNTER_FIELD(LINE_FILLS, line_fills),
+	COUNTER_FIELD(LINE_EVICTIONS, line_evictions),
+	COUNTER_FIELD(LINE_CRC_ERRORS, line_crc_errors),
 };
 
 #define CHECKPOINT_FIELD(ATTR, member)                                                             \

@@ -9,7 +9,7 @@
  *                   waits for I/O or room: what cannot go on now is left for the next kick
  *   destage thread  (tier_destage.c, tier_batch.c) log -> slow device, moves the tail; may
  *                   wait
- *   read work       (tier_read.c) verifies what came from the log
+ *   read work       (tier_read.c, tier_lines.c) verifies what came from log or read tier
  *   end_io          any of the above's completions, in interrupts
  *
  * Locks, outer to inner: control (mutex: one request from userspace at a time) ->
@@ -32,6 +32,8 @@
 
 #include "kmod/core/changed.h"
 #include "kmod/core/commit.h"
+#include "kmod/core/lines.h"
+#include "kmod/core/stream.h"
 #include "kmod/core/throttle.h"
 #include "kmod/core/tier.h"
 #include "kmod/event.h"
@@ -83,6 +85,8 @@ enum ch_seal {
 	CH_SEAL_CLOSED,	 /* the superblock says that the log ends here: not one record more */
 };
 
+struct ch_line_io; /* tier_lines.c */
+
 struct ch_volume {
 	struct kref kref;
 	struct list_head list;
@@ -129,6 +133,11 @@ struct ch_volume {
 	unsigned long last_write, last_slow_read; /* jiffies */
 	unsigned int view_ios;
 	unsigned int ends; /* own bios whose end_io has not returned: see ch_end_put() */
+	struct ch_lines lines;
+	struct ch_streams streams;
+	struct list_head line_free;
+	struct bio_list line_waiting;	   /* hits that wait for a buffer */
+	unsigned int line_hits, line_busy; /* buffers in use: for hits, all */
 	struct ch_volume_counters counters;
 	/* to here */
 
@@ -146,6 +155,7 @@ struct ch_volume {
 	struct bio_vec sum_vec;
 	struct ch_buffer *buffer; /* CH_BUFFERS */
 	struct ch_batch *batch;
+	struct ch_line_io *line_io;
 	struct ch_sb sb;	 /* under super_mutex */
 	struct page *super_page; /* under super_mutex */
 	u64 memory_bytes;
@@ -163,6 +173,7 @@ struct ch_io {
 	bio_end_io_t *end_io;
 	void *private;
 	struct work_struct work;
+	struct ch_line line; /* of a hit or a fill of the read tier, and nothing else then */
 };
 
 static inline struct ch_io *ch_io(struct bio *bio)
@@ -263,6 +274,25 @@ int __must_check ch_summary_save(struct ch_volume *vol);
 
 /* tier_read.c */
 int ch_read_map(struct ch_volume *vol, struct dm_target *ti, struct bio *bio, u64 epoch);
+
+/*
+ * tier_lines.c. open: -ENOMEM; close undoes any part of it, once all bios have ended.
+ * find: as ch_lines_read(), lock held. start: of what find said, with ch_io(bio)->line set;
+ * any context, takes the bio over. drain: sleeps until no line is on its way.
+ */
+int ch_lines_open(struct ch_volume *vol);
+void ch_lines_close(struct ch_volume *vol);
+enum ch_line_place ch_lines_find(struct ch_volume *vol, u64 lba, u32 *blocks, bool admit,
+				 struct ch_line *ret_line);
+void ch_lines_start(struct ch_volume *vol, struct bio *bio, bool fill);
+void ch_lines_drain(struct ch_volume *vol);
+/*
+ * Around every write of the volume's blocks to the slow device: before it is submitted,
+ * and when it has completed (also with an error), before the log forgets these blocks or a
+ * guest is told. Any context, lock not held.
+ */
+void ch_lines_write_begin(struct ch_volume *vol, u64 lba, u32 nr);
+void ch_lines_write_end(struct ch_volume *vol, u64 lba, u32 nr);
 
 /* tier_destage.c */
 int ch_destage_init(struct ch_volume *vol);

@@ -539,7 +539,18 @@ static int region_write(struct ch_batch *b, u32 first, u32 nr)
 	return spans_flush(b);
 }
 
-static int place_window(struct ch_batch *b)
+/* The read tier shall not show what is about to be replaced, nor take it in meanwhile. */
+static void tell_lines(struct ch_batch *b, void (*tell)(struct ch_volume *vol, u64 lba, u32 nr))
+{
+	u32 n;
+
+	for (u32 i = 0; i < b->loaded; i += n) {
+		n = run_length(b, i, b->loaded);
+		tell(b->vol, b->item[b->first + i].lba, n);
+	}
+}
+
+static int regions_write(struct ch_batch *b)
 {
 	const struct ch_destage_item *item = &b->item[b->first];
 	u32 n;
@@ -555,7 +566,18 @@ static int place_window(struct ch_batch *b)
 	if (!r)
 		r = spans_flush(b);
 	b->spans = 0;
+	/* What is on its way ends here also after an error. */
 	return r ? (void)io_wait(b), r : slow_wait(b);
+}
+
+static int place_window(struct ch_batch *b)
+{
+	int r;
+
+	tell_lines(b, ch_lines_write_begin);
+	r = regions_write(b);
+	tell_lines(b, ch_lines_write_end);
+	return r;
 }
 
 /* ---- the whole ---- */

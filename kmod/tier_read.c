@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * Reads, of the volume and of a view of its checkpoint: each goes to one place, the log or the
- * slow device, and dm splits it where that changes. What comes from the log is verified
- * against the checksum in the index, in a work item, since it takes time.
+ * Reads, of the volume and of a view of its checkpoint: each goes to one place, the log, the
+ * read tier (tier_lines.c; not for views) or the slow device, and dm splits it where that
+ * changes. What comes from the log is verified against the checksum in the index, in a
+ * work item, since it takes time.
  *
  * While a read of the log is in flight its region is held (vol->readers), so neither the
  * payload nor its checksum can be replaced by a later lap.
@@ -142,6 +143,8 @@ struct run {
 	u32 blocks;
 	bool wait; /* not written to the log yet */
 	bool refused;
+	enum ch_line_place place; /* where pos is none */
+	struct ch_line line;
 };
 
 /* Runs in the log end with their region, so that one counter holds them. Lock held. */
@@ -150,6 +153,7 @@ static struct run find_run(struct ch_volume *vol, u64 lba, u32 max, u64 epoch)
 	const struct ch_tier *tier = &vol->tier;
 	u64 before = CH_POS_NEWEST;
 	struct run run = {.blocks = 1};
+	bool is_long = !epoch && ch_streams_read(&vol->streams, lba, max);
 
 	if (epoch && !view_valid(vol, epoch)) {
 		run.refused = true;
@@ -162,7 +166,10 @@ static struct run find_run(struct ch_volume *vol, u64 lba, u32 max, u64 epoch)
 		while (run.blocks < max &&
 		       ch_index_find(tier, lba + run.blocks, before) == CH_POS_NONE)
 			run.blocks++;
-		vol->last_slow_read = jiffies;
+		if (!epoch)
+			run.place = ch_lines_find(vol, lba, &run.blocks, !is_long, &run.line);
+		if (run.place != CH_LINE_HIT)
+			vol->last_slow_read = jiffies;
 	} else {
 		while (run.blocks < max && (run.pos + run.blocks) % CH_REGION_BLOCKS &&
 		       ch_index_find(tier, lba + run.blocks, before) == run.pos + run.blocks)
@@ -180,6 +187,13 @@ static void count(struct ch_volume *vol, const struct run *run)
 	vol->counters.reads++;
 	vol->counters.read_bytes += (u64)run->blocks << CH_BLOCK_SHIFT;
 	vol->counters.read_hits += run->pos != CH_POS_NONE;
+}
+
+static enum ch_trace_source source(const struct run *run)
+{
+	if (run->pos != CH_POS_NONE)
+		return CH_TRACE_SOURCE_FAST;
+	return run->place == CH_LINE_HIT ? CH_TRACE_SOURCE_LINE : CH_TRACE_SOURCE_SLOW;
 }
 
 static void take_over(struct ch_volume *vol, struct bio *bio, const struct run *run, u64 epoch)
@@ -216,9 +230,14 @@ int ch_read_map(struct ch_volume *vol, struct dm_target *ti, struct bio *bio, u6
 		return DM_MAPIO_KILL;
 
 	trace_cohost_read(vol->dev, bio->bi_iter.bi_sector, run.blocks << CH_BLOCK_SHIFT,
-			  run.pos == CH_POS_NONE ? CH_TRACE_SOURCE_SLOW : CH_TRACE_SOURCE_FAST);
+			  source(&run));
 	if (run.blocks < max)
 		dm_accept_partial_bio(bio, run.blocks * CH_SECTORS_PER_BLOCK);
+	if (run.place != CH_LINE_MISS) {
+		ch_io(bio)->line = run.line;
+		ch_lines_start(vol, bio, run.place == CH_LINE_FILL);
+		return DM_MAPIO_SUBMITTED;
+	}
 	if (run.pos == CH_POS_NONE) {
 		bio_set_dev(bio, vol->slow->bdev);
 		bio->bi_iter.bi_sector = (vol->tier.geo.data_start + lba) * CH_SECTORS_PER_BLOCK;

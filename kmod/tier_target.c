@@ -50,6 +50,8 @@ static struct ch_volume *volume_alloc(struct dm_target *ti)
 	bio_list_init(&vol->through);
 	bio_list_init(&vol->unread);
 	INIT_LIST_HEAD(&vol->views);
+	bio_list_init(&vol->line_waiting);
+	INIT_LIST_HEAD(&vol->line_free);
 	init_waitqueue_head(&vol->log_wait);
 	init_waitqueue_head(&vol->destage_wait);
 	init_waitqueue_head(&vol->change_wait);
@@ -85,6 +87,7 @@ static void volume_end(struct dm_target *ti, struct ch_volume *vol)
 	spin_unlock_irq(&vol->lock);
 	ch_destage_exit(vol);
 	ch_log_exit(vol);
+	ch_lines_close(vol);
 	if (vol->read_wq)
 		destroy_workqueue(vol->read_wq);
 	vol->read_wq = NULL;
@@ -161,6 +164,11 @@ static int start_threads(struct dm_target *ti, struct ch_volume *vol)
 	vol->read_wq = alloc_workqueue("cohost-read", WQ_MEM_RECLAIM | WQ_HIGHPRI | WQ_UNBOUND, 0);
 	if (!vol->read_wq)
 		return -ENOMEM;
+	r = ch_lines_open(vol);
+	if (r) {
+		ti->error = "not enough memory for the read tier: 9.5 bytes for each 32 KiB of it";
+		return r;
+	}
 	r = ch_log_init(vol);
 	if (r)
 		return r;
@@ -260,6 +268,7 @@ static void cohost_postsuspend(struct dm_target *ti)
 	vol->suspended = true;
 	spin_unlock_irq(&vol->lock);
 	wake_up_all(&vol->change_wait);
+	ch_lines_drain(vol);
 	mutex_lock(&vol->control); /* a checkpoint under way ends: no record, no superblock later */
 	mutex_lock(&vol->destage_mutex); /* the batch under way ends */
 	mutex_unlock(&vol->destage_mutex);

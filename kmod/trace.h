@@ -21,6 +21,7 @@ enum ch_trace_source {
 	CH_TRACE_SOURCE_SLOW,
 	CH_TRACE_SOURCE_BOTH,
 	CH_TRACE_SOURCE_ZERO,
+	CH_TRACE_SOURCE_LINE,
 };
 
 enum ch_trace_checkpoint {
@@ -39,6 +40,7 @@ enum ch_trace_error {
 	CH_TRACE_ERROR_SLOW_WRITE,
 	CH_TRACE_ERROR_SLOW_FLUSH,
 	CH_TRACE_ERROR_MEMORY,
+	CH_TRACE_ERROR_LINE_CRC,
 };
 #endif
 
@@ -46,6 +48,7 @@ TRACE_DEFINE_ENUM(CH_TRACE_SOURCE_FAST);
 TRACE_DEFINE_ENUM(CH_TRACE_SOURCE_SLOW);
 TRACE_DEFINE_ENUM(CH_TRACE_SOURCE_BOTH);
 TRACE_DEFINE_ENUM(CH_TRACE_SOURCE_ZERO);
+TRACE_DEFINE_ENUM(CH_TRACE_SOURCE_LINE);
 TRACE_DEFINE_ENUM(CH_TRACE_CHECKPOINT_CREATED);
 TRACE_DEFINE_ENUM(CH_TRACE_CHECKPOINT_DELETED);
 TRACE_DEFINE_ENUM(CH_TRACE_CHECKPOINT_SYNCED);
@@ -57,11 +60,12 @@ TRACE_DEFINE_ENUM(CH_TRACE_ERROR_SLOW_READ);
 TRACE_DEFINE_ENUM(CH_TRACE_ERROR_SLOW_WRITE);
 TRACE_DEFINE_ENUM(CH_TRACE_ERROR_SLOW_FLUSH);
 TRACE_DEFINE_ENUM(CH_TRACE_ERROR_MEMORY);
+TRACE_DEFINE_ENUM(CH_TRACE_ERROR_LINE_CRC);
 
 #define ch_show_source(value)                                                                      \
 	__print_symbolic(value, { CH_TRACE_SOURCE_FAST, "fast" },                                  \
 			 { CH_TRACE_SOURCE_SLOW, "slow" }, { CH_TRACE_SOURCE_BOTH, "both" },       \
-			 { CH_TRACE_SOURCE_ZERO, "zero" })
+			 { CH_TRACE_SOURCE_ZERO, "zero" }, { CH_TRACE_SOURCE_LINE, "line" })
 
 #define ch_show_checkpoint(value)                                                                  \
 	__print_symbolic(value, { CH_TRACE_CHECKPOINT_CREATED, "created" },                        \
@@ -76,7 +80,8 @@ TRACE_DEFINE_ENUM(CH_TRACE_ERROR_MEMORY);
 			 { CH_TRACE_ERROR_SLOW_READ, "slow-read" },                                \
 			 { CH_TRACE_ERROR_SLOW_WRITE, "slow-write" },                              \
 			 { CH_TRACE_ERROR_SLOW_FLUSH, "slow-flush" },                              \
-			 { CH_TRACE_ERROR_MEMORY, "memory" })
+			 { CH_TRACE_ERROR_MEMORY, "memory" },                                      \
+			 { CH_TRACE_ERROR_LINE_CRC, "line-crc" })
 
 /* A write was given its place in the log. seq is that of its record. */
 TRACE_EVENT(cohost_write,

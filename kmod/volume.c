@@ -141,12 +141,14 @@ int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info)
 	info->memory_bytes = vol->memory_bytes;
 	info->size_bytes = tier->geo.volume_blocks << CH_BLOCK_SHIFT;
 	info->log_bytes_total = tier->geo.log_blocks << CH_BLOCK_SHIFT;
+	info->line_bytes_total = tier->geo.line_blocks << CH_BLOCK_SHIFT;
 	spin_lock_irq(&vol->lock);
 	info->state = ch_volume_state(vol);
 	info->mode = vol->mode;
 	info->slow_error = vol->destage_error;
 	info->dirty_bytes = tier->dirty << CH_BLOCK_SHIFT;
 	info->log_bytes_used = ch_log_used(tier) << CH_BLOCK_SHIFT;
+	info->line_bytes_used = (u64)vol->lines.valid * CH_LINE_BLOCKS << CH_BLOCK_SHIFT;
 	info->epoch = tier->epoch;
 	info->base_epoch = tier->base_epoch;
 	info->seq = ch_log_seq_begun(tier);

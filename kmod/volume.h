@@ -37,6 +37,7 @@ struct ch_volume_counters {
 	u64 replayed_records;
 	u64 write_us, flush_us; /* sums of what the histograms count */
 	struct ch_latency write_latency, flush_latency;
+	u64 line_hits, line_misses, line_fills, line_evictions, line_crc_errors;
 };
 
 struct ch_volume_info {
@@ -51,7 +52,8 @@ struct ch_volume_info {
 	u64 size_bytes;
 	u64 dirty_bytes;
 	u64 log_bytes_used, log_bytes_total;
-	u64 memory_bytes; /* of the index and the changed map */
+	u64 line_bytes_used, line_bytes_total;
+	u64 memory_bytes; /* of the index, the changed map and the read tier */
 	u64 epoch, base_epoch;
 	u64 seq, durable_seq;
 	enum cohost_flush_state flush_state;

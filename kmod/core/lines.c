@@ -2,28 +2,18 @@
 /* The read tier: admission, eviction and consistency of lines. See lines.h. */
 #include "kmod/core/lines.h"
 
-/* Upper bits of a tag. From VALID on, the value counts how well the line did. */
-enum state {
-	STATE_FREE,
-	STATE_SEEN,    /* holds nothing, but the line was read once: a ghost in an unused way */
-	STATE_FILLING, /* being read from the slow device and written to the slot */
-	STATE_SPOILED, /* the same, but the slow device was written meanwhile */
-	STATE_VALID,
-	STATE_NEW = STATE_VALID + 1, /* where a filled line begins */
-	STATE_MAX = STATE_VALID + 3,
-};
-#define STATE_SHIFT 29
-#define LINE_MASK   ((1U << STATE_SHIFT) - 1)
+#define LINE_MASK ((1U << CH_WAY_SHIFT) - 1)
 static_assert(CH_VOLUME_BLOCKS_MAX / CH_LINE_BLOCKS <= LINE_MASK, "a line's number fits a tag");
 
-static enum state state_of(const struct ch_line_set *set, u32 way)
+static enum ch_way_state state_of(const struct ch_line_set *set, u32 way)
 {
-	return way == CH_LINE_WAYS ? STATE_FREE : (enum state)(set->tag[way] >> STATE_SHIFT);
+	return way == CH_LINE_WAYS ? CH_WAY_FREE
+				   : (enum ch_way_state)(set->tag[way] >> CH_WAY_SHIFT);
 }
 
-static void state_set(struct ch_line_set *set, u32 way, u32 line, enum state state)
+static void state_set(struct ch_line_set *set, u32 way, u32 line, enum ch_way_state state)
 {
-	set->tag[way] = line | (u32)state << STATE_SHIFT;
+	set->tag[way] = line | (u32)state << CH_WAY_SHIFT;
 }
 
 /*
@@ -44,7 +34,7 @@ static u32 way_of(const struct ch_line_set *set, u32 line)
 	u32 way;
 
 	for (way = 0; way < CH_LINE_WAYS; way++)
-		if ((set->tag[way] & LINE_MASK) == line && state_of(set, way) != STATE_FREE)
+		if ((set->tag[way] & LINE_MASK) == line && state_of(set, way) != CH_WAY_FREE)
 			break;
 	return way;
 }
@@ -86,7 +76,7 @@ static u32 ghost_of(const struct ch_line_set *set, u32 line)
 static bool seen(const struct ch_line_set *set, u32 line, u32 way)
 {
 	if (way != CH_LINE_WAYS)
-		return state_of(set, way) == STATE_SEEN;
+		return state_of(set, way) == CH_WAY_SEEN;
 	return ghost_of(set, line) != CH_LINE_GHOSTS;
 }
 
@@ -96,8 +86,8 @@ static void remember(struct ch_line_set *set, u32 line, u32 way)
 	if (way != CH_LINE_WAYS || ghost_of(set, line) != CH_LINE_GHOSTS)
 		return;
 	for (way = 0; way < CH_LINE_WAYS; way++)
-		if (state_of(set, way) == STATE_FREE) {
-			state_set(set, way, line, STATE_SEEN);
+		if (state_of(set, way) == CH_WAY_FREE) {
+			state_set(set, way, line, CH_WAY_SEEN);
 			return;
 		}
 	memmove(&set->ghost[1], &set->ghost[0], sizeof(set->ghost) - sizeof(set->ghost[0]));
@@ -119,9 +109,9 @@ static u32 victim(const struct ch_line_set *set)
 	u32 best = CH_LINE_WAYS;
 
 	for (u32 way = 0; way < CH_LINE_WAYS; way++) {
-		enum state state = state_of(set, way);
+		enum ch_way_state state = state_of(set, way);
 
-		if (state == STATE_FILLING || state == STATE_SPOILED)
+		if (state == CH_WAY_FILLING || state == CH_WAY_SPOILED)
 			continue;
 		if (best == CH_LINE_WAYS || state < state_of(set, best))
 			best = way;
@@ -133,8 +123,8 @@ static u32 victim(const struct ch_line_set *set)
 static void age(struct ch_line_set *set, u32 by)
 {
 	for (u32 way = 0; way < CH_LINE_WAYS; way++)
-		if (state_of(set, way) >= STATE_VALID)
-			set->tag[way] -= by << STATE_SHIFT;
+		if (state_of(set, way) >= CH_WAY_VALID)
+			set->tag[way] -= by << CH_WAY_SHIFT;
 }
 
 /* `way`: where the line was SEEN, if it was. */
@@ -149,13 +139,13 @@ static bool fill_begin(struct ch_lines *lines, struct ch_line_set *set, u32 line
 		way = victim(set);
 	if (way == CH_LINE_WAYS)
 		return false;
-	evicts = state_of(set, way) >= STATE_VALID;
+	evicts = state_of(set, way) >= CH_WAY_VALID;
 	if (evicts) {
-		age(set, state_of(set, way) - STATE_VALID);
+		age(set, state_of(set, way) - CH_WAY_VALID);
 		lines->valid--;
 	}
 	forget(set, line);
-	state_set(set, way, line, STATE_FILLING);
+	state_set(set, way, line, CH_WAY_FILLING);
 	lines->fills++;
 	ret_line->line = line;
 	ret_line->slot = (u32)(set - lines->set) * CH_LINE_WAYS + way;
@@ -170,12 +160,12 @@ bool ch_lines_fill_end(struct ch_lines *lines, const struct ch_line *line, bool 
 	u32 way = line->slot % CH_LINE_WAYS;
 
 	lines->fills--;
-	if (!good || state_of(set, way) != STATE_FILLING) {
-		state_set(set, way, 0, STATE_FREE);
+	if (!good || state_of(set, way) != CH_WAY_FILLING) {
+		state_set(set, way, 0, CH_WAY_FREE);
 		return false;
 	}
 	set->crc[way] = line->crc;
-	state_set(set, way, line->line, STATE_NEW);
+	state_set(set, way, line->line, CH_WAY_NEW);
 	lines->valid++;
 	return true;
 }
@@ -185,8 +175,8 @@ bool ch_lines_fill_end(struct ch_lines *lines, const struct ch_line *line, bool 
 static void hit(struct ch_line_set *set, u32 way, bool admit)
 {
 	set->readers++;
-	if (admit && state_of(set, way) < STATE_MAX)
-		set->tag[way] += 1U << STATE_SHIFT;
+	if (admit && state_of(set, way) < CH_WAY_MAX)
+		set->tag[way] += 1U << CH_WAY_SHIFT;
 }
 
 enum ch_line_place ch_lines_read(struct ch_lines *lines, u64 lba, u32 *nr, bool admit,
@@ -198,7 +188,7 @@ enum ch_line_place ch_lines_read(struct ch_lines *lines, u64 lba, u32 *nr, bool 
 	u32 way = way_of(set, line);
 	enum ch_line_place place = CH_LINE_MISS;
 
-	if (state_of(set, way) >= STATE_VALID) {
+	if (state_of(set, way) >= CH_WAY_VALID) {
 		hit(set, way, admit);
 		ret_line->line = line;
 		ret_line->slot = (u32)(set - lines->set) * CH_LINE_WAYS + way;
@@ -214,7 +204,7 @@ enum ch_line_place ch_lines_read(struct ch_lines *lines, u64 lba, u32 *nr, bool 
 	for (; place == CH_LINE_MISS && have < *nr; have += CH_LINE_BLOCKS) {
 		set = set_of(lines, ++line);
 		way = way_of(set, line);
-		if (state_of(set, way) >= STATE_VALID || (admit && seen(set, line, way)))
+		if (state_of(set, way) >= CH_WAY_VALID || (admit && seen(set, line, way)))
 			break;
 		if (admit)
 			remember(set, line, way);
@@ -226,7 +216,7 @@ enum ch_line_place ch_lines_read(struct ch_lines *lines, u64 lba, u32 *nr, bool 
 
 static void drop(struct ch_lines *lines, struct ch_line_set *set, u32 way)
 {
-	state_set(set, way, 0, STATE_FREE);
+	state_set(set, way, 0, CH_WAY_FREE);
 	lines->valid--;
 }
 
@@ -237,7 +227,7 @@ void ch_lines_read_end(struct ch_lines *lines, const struct ch_line *line, bool 
 
 	set->readers--;
 	/* It may have been dropped before, but nothing else came in its place. */
-	if (!good && state_of(set, way) >= STATE_VALID)
+	if (!good && state_of(set, way) >= CH_WAY_VALID)
 		drop(lines, set, way);
 }
 
@@ -256,10 +246,10 @@ void ch_lines_block(struct ch_lines *lines, u64 lba, u32 nr)
 		u32 way = way_of(set, line);
 
 		set->writers++;
-		if (state_of(set, way) >= STATE_VALID)
+		if (state_of(set, way) >= CH_WAY_VALID)
 			drop(lines, set, way);
-		else if (state_of(set, way) == STATE_FILLING)
-			state_set(set, way, line, STATE_SPOILED);
+		else if (state_of(set, way) == CH_WAY_FILLING)
+			state_set(set, way, line, CH_WAY_SPOILED);
 	}
 }
 

@@ -34,9 +34,21 @@
 #define CH_LINE_GHOSTS	  10U
 #define CH_LINE_FILLS_MAX 16U /* in flight at a time */
 
+/* What a way is, in the upper bits of its tag. From VALID on, how well the line did. */
+enum ch_way_state {
+	CH_WAY_FREE,
+	CH_WAY_SEEN,	/* holds nothing, but the line was read once: a ghost in an unused way */
+	CH_WAY_FILLING, /* being read from the slow device and written to the slot */
+	CH_WAY_SPOILED, /* the same, but the slow device was written meanwhile */
+	CH_WAY_VALID,
+	CH_WAY_NEW = CH_WAY_VALID + 1, /* where a filled line begins */
+	CH_WAY_MAX = CH_WAY_VALID + 3,
+};
+#define CH_WAY_SHIFT 29
+
 /* 9.5 bytes of RAM per line. */
 struct ch_line_set {
-	u32 tag[CH_LINE_WAYS];	   /* number of the line, and its state in the upper 3 bits */
+	u32 tag[CH_LINE_WAYS];	   /* number of the line, and the way's state */
 	u32 crc[CH_LINE_WAYS];	   /* CRC-32C of the whole line */
 	u16 ghost[CH_LINE_GHOSTS]; /* fingerprints of lines read once, newest first; 0 = none */
 	u16 readers;		   /* reads of its slots in flight: none of them is written */

@@ -119,7 +119,7 @@ const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = 
 	},
 	[COHOST_A_VOLUME_MEMORY_BYTES] = {
 		.name = "memory_bytes",
-		.doc = "Memory held by the index and the map of changes.",
+		.doc = "Memory held by the index, the map of changes and the read tier.",
 	},
 	[COHOST_A_VOLUME_SLOW_ERROR] = {
 		.name = "slow_error",
@@ -145,6 +145,14 @@ const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = 
 		.name = "sealed",
 		.doc = "The superblock says that the log ends here; no write has come since volume-seal.",
 	},
+	[COHOST_A_VOLUME_LINE_BYTES_USED] = {
+		.name = "line_bytes_used",
+		.doc = "Data of the slow device that the read tier holds.",
+	},
+	[COHOST_A_VOLUME_LINE_BYTES_TOTAL] = {
+		.name = "line_bytes_total",
+		.doc = "Size of the read tier, 0 for none.",
+	},
 };
 
 const struct ch_netlink_attr ch_netlink_counters_attrs[COHOST_A_COUNTERS_MAX + 1] = {
@@ -156,7 +164,7 @@ const struct ch_netlink_attr ch_netlink_counters_attrs[COHOST_A_COUNTERS_MAX + 1
 	},
 	[COHOST_A_COUNTERS_READ_HITS] = {
 		.name = "read_hits",
-		.doc = "Reads answered by the fast device alone.",
+		.doc = "Reads answered by the log.",
 	},
 	[COHOST_A_COUNTERS_WRITES] = {
 		.name = "writes",
@@ -214,6 +222,26 @@ const struct ch_netlink_attr ch_netlink_counters_attrs[COHOST_A_COUNTERS_MAX + 1
 	[COHOST_A_COUNTERS_FLUSH_US] = {
 		.name = "flush_us",
 		.doc = "The same for FLUSHes without data.",
+	},
+	[COHOST_A_COUNTERS_LINE_HITS] = {
+		.name = "line_hits",
+		.doc = "Reads answered by the read tier.",
+	},
+	[COHOST_A_COUNTERS_LINE_MISSES] = {
+		.name = "line_misses",
+		.doc = "Reads that neither the log nor the read tier could answer.",
+	},
+	[COHOST_A_COUNTERS_LINE_FILLS] = {
+		.name = "line_fills",
+		.doc = "Lines of 32 KiB taken into the read tier.",
+	},
+	[COHOST_A_COUNTERS_LINE_EVICTIONS] = {
+		.name = "line_evictions",
+		.doc = "Lines that gave way to others.",
+	},
+	[COHOST_A_COUNTERS_LINE_CRC_ERRORS] = {
+		.name = "line_crc_errors",
+		.doc = "Lines of the read tier that did not match their checksum; no data was lost.",
 	},
 };
 

@@ -29,6 +29,8 @@ static const struct field u64_fields[] = {
 	FIELD(LOG_BYTES_USED, log_bytes_used),
 	FIELD(LOG_BYTES_TOTAL, log_bytes_total),
 	FIELD(MEMORY_BYTES, memory_bytes),
+	FIELD(LINE_BYTES_USED, line_bytes_used),
+	FIELD(LINE_BYTES_TOTAL, line_bytes_total),
 	FIELD(EPOCH, epoch),
 	FIELD(BASE_EPOCH, base_epoch),
 	FIELD(SEQ, seq),

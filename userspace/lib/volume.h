@@ -39,6 +39,7 @@ struct ch_volume {
 	uint64_t size_bytes;
 	uint64_t dirty_bytes;
 	uint64_t log_bytes_used, log_bytes_total;
+	uint64_t line_bytes_used, line_bytes_total;
 	uint64_t memory_bytes;
 	uint64_t epoch, base_epoch;
 	uint64_t seq, durable_seq;

@@ -125,7 +125,7 @@ struct cohost_extent {
  * slow-device (string)
  * counters (nest)
  * event-seq (u64) The sequence number of the last event sent before this answer.
- * memory-bytes (u64) Memory held by the index and the map of changes.
+ * memory-bytes (u64) Memory held by the index, the map of changes and the read tier.
  * slow-error (flag) The slow device fails; writing to it is tried again and again.
  * write-latency (binary) How long writes took until they were acknowledged: an array of
  *  u64 in host byte order. Entry i counts those of less than 2^i microseconds and not
@@ -137,6 +137,8 @@ struct cohost_extent {
  *  is not yet.
  * sealed (flag) The superblock says that the log ends here; no write has come since
  *  volume-seal.
+ * line-bytes-used (u64) Data of the slow device that the read tier holds.
+ * line-bytes-total (u64) Size of the read tier, 0 for none.
  */
 enum {
 	COHOST_A_VOLUME_PAD = 1,
@@ -170,6 +172,8 @@ enum {
 	COHOST_A_VOLUME_DIRTY_CAP_BYTES,
 	COHOST_A_VOLUME_DRAIN_BYTES_PER_S,
 	COHOST_A_VOLUME_SEALED,
+	COHOST_A_VOLUME_LINE_BYTES_USED,
+	COHOST_A_VOLUME_LINE_BYTES_TOTAL,
 
 	__COHOST_A_VOLUME_MAX
 };
@@ -179,7 +183,7 @@ enum {
  * Attribute set counters
  * reads (u64)
  * read-bytes (u64)
- * read-hits (u64) Reads answered by the fast device alone.
+ * read-hits (u64) Reads answered by the log.
  * writes (u64)
  * write-bytes (u64)
  * flushes (u64) Requests that asked for durability (FLUSH or FUA).
@@ -197,6 +201,12 @@ enum {
  * write-us (u64) Time that writes took until they were acknowledged, summed up, in
  *  microseconds.
  * flush-us (u64) The same for FLUSHes without data.
+ * line-hits (u64) Reads answered by the read tier.
+ * line-misses (u64) Reads that neither the log nor the read tier could answer.
+ * line-fills (u64) Lines of 32 KiB taken into the read tier.
+ * line-evictions (u64) Lines that gave way to others.
+ * line-crc-errors (u64) Lines of the read tier that did not match their checksum; no data
+ *  was lost.
  */
 enum {
 	COHOST_A_COUNTERS_PAD = 1,
@@ -219,6 +229,11 @@ enum {
 	COHOST_A_COUNTERS_REPLAYED_RECORDS,
 	COHOST_A_COUNTERS_WRITE_US,
 	COHOST_A_COUNTERS_FLUSH_US,
+	COHOST_A_COUNTERS_LINE_HITS,
+	COHOST_A_COUNTERS_LINE_MISSES,
+	COHOST_A_COUNTERS_LINE_FILLS,
+	COHOST_A_COUNTERS_LINE_EVICTIONS,
+	COHOST_A_COUNTERS_LINE_CRC_ERRORS,
 
 	__COHOST_A_COUNTERS_MAX
 };
