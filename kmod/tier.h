@@ -136,8 +136,8 @@ struct ch_volume {
 	struct ch_lines lines;
 	struct ch_streams streams;
 	struct list_head line_free;
-	struct bio_list line_waiting;	   /* hits that wait for a buffer */
-	unsigned int line_hits, line_busy; /* buffers in use: for hits, all */
+	struct bio_list line_waiting;	    /* hits that wait for a buffer */
+	unsigned int line_reads, line_busy; /* buffers in use: for hits, all */
 	struct ch_volume_counters counters;
 	/* to here */
 

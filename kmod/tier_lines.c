@@ -123,12 +123,12 @@ static struct ch_line_io *buffer_get(struct ch_volume *vol, struct bio *guest, b
 {
 	struct ch_line_io *io;
 
-	if (!fill && vol->line_hits >= HITS_MAX)
+	if (!fill && vol->line_reads >= HITS_MAX)
 		return NULL;
 	/* Never empty: core/lines.c bounds the fills, the line above the rest. */
 	io = list_first_entry(&vol->line_free, struct ch_line_io, list);
 	list_del_init(&io->list);
-	vol->line_hits += !fill;
+	vol->line_reads += !fill;
 	vol->line_busy++;
 	vol->ends++; /* until buffer_put() and ch_end_put() */
 	io->guest = guest;
@@ -143,7 +143,7 @@ static void buffer_put(struct ch_line_io *io)
 	struct ch_volume *vol = io->vol;
 
 	list_add(&io->list, &vol->line_free);
-	vol->line_hits -= !io->fill;
+	vol->line_reads -= !io->fill;
 	if (!--vol->line_busy)
 		wake_up_all(&vol->change_wait);
 }
@@ -345,8 +345,7 @@ int ch_lines_open(struct ch_volume *vol)
 	if (r)
 		return r;
 	/* Nobody has to die for a cache. */
-	sets = __vmalloc(ch_lines_memory(blocks),
-			 GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
+	sets = __vmalloc(ch_lines_memory(blocks), GFP_KERNEL | __GFP_RETRY_MAYFAIL | __GFP_NOWARN);
 	if (!sets)
 		return -ENOMEM;
 	ch_lines_init(&vol->lines, blocks, sets);
