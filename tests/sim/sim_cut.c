@@ -116,6 +116,8 @@ static void any_step(struct sim_vol *v, enum kind kind)
 		random_discard(v);
 	else if (what < 19)
 		sim_vol_guest_flush(v);
+	else if (what < 20 && sim_rng_once_in(v->rng, 4))
+		sim_vol_seal(v);
 	else if (what < 25)
 		sim_vol_guest_read(v, sim_rng_below(v->rng, v->shape.volume_blocks), 0);
 	else if (what < 35)
@@ -570,11 +572,12 @@ static void print_totals(void)
 	       (unsigned long long)total.recoveries, (unsigned long long)total.replayed,
 	       (unsigned long long)total.summed, (unsigned long long)total.pages);
 	printf("# %llu blocks destaged, %llu tail moves, %llu pads, log full %llu times, %llu "
-	       "checkpoints (%llu synced, %llu views lost), %llu reads refused\n",
+	       "checkpoints (%llu synced, %llu views lost), %llu reads refused, %llu seals\n",
 	       (unsigned long long)total.destaged, (unsigned long long)total.tails,
 	       (unsigned long long)total.pads, (unsigned long long)total.full,
 	       (unsigned long long)total.checkpoints, (unsigned long long)total.synced,
-	       (unsigned long long)total.lost, (unsigned long long)(total.eio + total.refused));
+	       (unsigned long long)total.lost, (unsigned long long)(total.eio + total.refused),
+	       (unsigned long long)total.seals);
 }
 
 int main(int argc, char **argv)

@@ -234,7 +234,7 @@ void sim_vol_forget(struct sim_vol *v)
 		v->slow_write[i].used = false;
 	memset(v->readers, 0, sizeof(v->readers));
 	v->nr_waiters = 0;
-	v->want_flush = v->hungry = false;
+	v->want_flush = v->hungry = v->sealed = false;
 	v->destage = SIM_D_IDLE;
 	v->tail = SIM_T_IDLE;
 	v->tail_forced = false;

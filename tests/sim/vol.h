@@ -140,8 +140,8 @@ struct sim_slow_write {
 struct sim_counters {
 	uint64_t writes, discards, records, reads, log_reads, flushes, acks, destaged, cleaned,
 		tails, pads;
-	uint64_t checkpoints, synced, lost, views, recoveries, replayed, summed, pages, full,
-		refused, eio;
+	uint64_t seals, checkpoints, synced, lost, views, recoveries, replayed, summed, pages,
+		full, refused, eio;
 };
 
 struct sim_vol {
@@ -161,6 +161,7 @@ struct sim_vol {
 	char why_buf[256];
 
 	bool want_flush, hungry;
+	bool sealed;		  /* no record begins before sim_vol_unseal() */
 	uint64_t *seen, *scratch; /* a tag per unit */
 	uint64_t *op_of_seq; /* last model operation of each record */
 	uint64_t max_seq;
@@ -245,6 +246,10 @@ bool sim_vol_tail_step(struct sim_vol *v);
 bool sim_vol_complete_fast(struct sim_vol *v);
 bool sim_vol_complete_slow(struct sim_vol *v);
 bool sim_vol_checkpoint(struct sim_vol *v);
+/* vol_seal.c: all that was begun is made durable, and the end of the log goes into a superblock. */
+bool sim_vol_seal(struct sim_vol *v);
+/* True when records may begin (again). */
+bool sim_vol_unseal(struct sim_vol *v);
 bool sim_vol_checkpoint_end(struct sim_vol *v, struct sim_ckpt *c, bool synced);
 /* Any of them that is open (or lost), or NULL. */
 struct sim_ckpt *sim_vol_any_checkpoint(struct sim_vol *v);

@@ -154,7 +154,7 @@ bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *fir
 
 	for (i = 0; i < nr_ops; i++)
 		payload += count[i];
-	if (stopped(v) || !make_room(v, payload))
+	if (stopped(v) || !sim_vol_unseal(v) || !make_room(v, payload))
 		return false;
 	alone = ch_log_fua(&v->tier);
 	r = free_record(v);
@@ -827,7 +827,7 @@ bool sim_vol_checkpoint(struct sim_vol *v)
 	for (i = 0; i < SIM_CKPTS; i++)
 		if (v->ckpt[i].state == SIM_C_NONE)
 			c = &v->ckpt[i];
-	if (stopped(v) || !c || v->tail_forced || !r ||
+	if (stopped(v) || !sim_vol_unseal(v) || !c || v->tail_forced || !r ||
 	    ch_log_room(&v->tier, 0) != CH_LOG_OK || v->tier.epoch + 2 >= SIM_EPOCHS_MAX)
 		return false;
 	if (ch_checkpoint_begin(&v->tier, &r->rec, r->buf, 1)) {
