@@ -183,7 +183,8 @@ int ch_checkpoint_changed(struct ch_volume *vol, u64 epoch, u64 from,
 		spin_lock_irq(&vol->lock);
 		pin = ch_checkpoint_find(&vol->tier, epoch);
 		r = pin ? 0 : -ENOENT;
-		found = pin && ch_changed_extent(&vol->tier, pin, from, EXTENT_LOOK_MAX, &start, &len);
+		found = pin &&
+			ch_changed_extent(&vol->tier, pin, from, EXTENT_LOOK_MAX, &start, &len);
 		spin_unlock_irq(&vol->lock);
 		cond_resched();
 		if (found)

@@ -382,7 +382,7 @@ static int checkpoint_delete(struct sk_buff *skb, struct genl_info *info)
 struct dump {
 	struct ch_volume *vol; /* the only one wanted, or NULL for all */
 	u64 id;		       /* of the last volume put, for all */
-	u64 epoch;		       /* checkpoint-get: the next one of the volume under way */
+	u64 epoch;	       /* checkpoint-get: the next one of the volume under way */
 	bool done;
 	/* changed-get only */
 	struct ch_checkpoint_info checkpoint;

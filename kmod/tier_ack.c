@@ -184,9 +184,9 @@ static bool much_unflushed(const struct ch_volume *vol)
 /* Is there anything for the thread? Lock held. */
 static bool work_left(const struct ch_volume *vol)
 {
-	return vol->tier.failed || much_unflushed(vol) || vol->commit.queued || vol->marker_wanted ||
-	       !bio_list_empty(&vol->waiters) || !bio_list_empty(&vol->unread) ||
-	       vol->sync_seq > ch_log_seq_durable(&vol->tier);
+	return vol->tier.failed || much_unflushed(vol) || vol->commit.queued ||
+	       vol->marker_wanted || !bio_list_empty(&vol->waiters) ||
+	       !bio_list_empty(&vol->unread) || vol->sync_seq > ch_log_seq_durable(&vol->tier);
 }
 
 void ch_ack_record_endio(struct bio *bio)

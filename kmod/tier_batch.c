@@ -418,8 +418,8 @@ static void count_write(struct ch_volume *vol, u64 lba, u32 blocks)
 static void run_write(struct ch_batch *b, u32 first, u32 nr)
 {
 	u64 lba = b->item[b->first + first].lba;
-	struct bio *bio = io_bio(b, b->vol->slow->bdev, b->vol->tier.geo.data_start + lba,
-				 REQ_OP_WRITE);
+	struct bio *bio =
+		io_bio(b, b->vol->slow->bdev, b->vol->tier.geo.data_start + lba, REQ_OP_WRITE);
 
 	for (u32 i = 0; i < nr; i++)
 		(void)bio_add_page(bio, window_page(b, first + i), CH_BLOCK_SIZE, 0);
@@ -630,7 +630,8 @@ int ch_batch_run(struct ch_batch *b, const struct ch_edge *end)
 	b->end = *end;
 	collect(b);
 	window_grow(b, b->items);
-	/* Broken data that nobody needs falls out of the batch, and its redo lists are made anew. */
+	/* Broken data that nobody needs falls out of the batch, and its redo lists are made anew.
+	 */
 	do {
 		b->loaded = 0;
 		r = windows(b, redo_window);

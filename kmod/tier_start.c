@@ -166,13 +166,11 @@ static int take_memory(struct ch_volume *vol, const struct ch_geometry *geo)
 	}
 	vol->readers = vzalloc(geo->log_blocks / CH_REGION_BLOCKS * sizeof(atomic_t));
 	vol->memory_bytes = size.next + size.crc + size.head + size.rest + size.state + size.edge +
-			    size.sum_page +
-			    2 * (size.bits + size.map_dirty) +
+			    size.sum_page + 2 * (size.bits + size.map_dirty) +
 			    geo->log_blocks / CH_REGION_BLOCKS * sizeof(atomic_t);
 	if (!idx->next || !idx->crc || !idx->head || !idx->rest || !idx->state || !vol->tier.edge ||
-	    !vol->tier.sum.page ||
-	    !changed->bits[0] || !changed->bits[1] || !changed->dirty[0] || !changed->dirty[1] ||
-	    !vol->readers)
+	    !vol->tier.sum.page || !changed->bits[0] || !changed->bits[1] || !changed->dirty[0] ||
+	    !changed->dirty[1] || !vol->readers)
 		return -ENOMEM;
 	return 0;
 }

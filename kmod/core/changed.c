@@ -216,8 +216,8 @@ static bool changed_before(const struct ch_tier *tier, const struct ch_pin *pin,
 	return bit_get(ch->bits[ch->active], bit) && !written_later(tier, pin, bit);
 }
 
-bool ch_changed_extent(const struct ch_tier *tier, const struct ch_pin *pin, u64 from,
-		       u32 look_max, u64 *ret_start, u64 *ret_len)
+bool ch_changed_extent(const struct ch_tier *tier, const struct ch_pin *pin, u64 from, u32 look_max,
+		       u64 *ret_start, u64 *ret_len)
 {
 	const struct ch_changed *ch = &tier->changed;
 	u64 n = from >> ch->shift, first, end;

@@ -42,7 +42,7 @@ bool ch_changed_next(struct ch_tier *tier, void *block, u64 *ret_block);
  * What was only written after the checkpoint is left out where the log can still tell; so
  * the extents are a superset also when writing goes on, and with one checkpoint an exact one.
  */
-bool ch_changed_extent(const struct ch_tier *tier, const struct ch_pin *pin, u64 from,
-		       u32 look_max, u64 *ret_start, u64 *ret_len);
+bool ch_changed_extent(const struct ch_tier *tier, const struct ch_pin *pin, u64 from, u32 look_max,
+		       u64 *ret_start, u64 *ret_len);
 
 #endif

@@ -44,9 +44,8 @@ static u32 update_table(u32 crc, const u8 *p, size_t len)
 		memcpy(&b, p + 4, 4);
 		a = le32toh(a) ^ crc;
 		b = le32toh(b);
-		crc = table[7][a & 0xff] ^ table[6][(a >> 8) & 0xff] ^
-		      table[5][(a >> 16) & 0xff] ^ table[4][a >> 24] ^
-		      table[3][b & 0xff] ^ table[2][(b >> 8) & 0xff] ^
+		crc = table[7][a & 0xff] ^ table[6][(a >> 8) & 0xff] ^ table[5][(a >> 16) & 0xff] ^
+		      table[4][a >> 24] ^ table[3][b & 0xff] ^ table[2][(b >> 8) & 0xff] ^
 		      table[1][(b >> 16) & 0xff] ^ table[0][b >> 24];
 	}
 	while (len--)
@@ -55,8 +54,7 @@ static u32 update_table(u32 crc, const u8 *p, size_t len)
 }
 
 #ifdef __x86_64__
-__attribute__((target("sse4.2")))
-static u32 update_sse42(u32 crc, const u8 *p, size_t len)
+__attribute__((target("sse4.2"))) static u32 update_sse42(u32 crc, const u8 *p, size_t len)
 {
 	unsigned long long c = crc, v;
 

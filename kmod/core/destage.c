@@ -110,9 +110,9 @@ enum ch_batch_result ch_batch_begin(struct ch_tier *tier, struct ch_edge *ret_en
 
 	tier->collect_pos = tier->slow.pos;
 	if (!tier->edges)
-		return tier->head.pos > tier->slow.pos && oldest_view(tier) <= tier->slow.pos ?
-			       CH_BATCH_PINNED :
-			       CH_BATCH_NONE;
+		return tier->head.pos > tier->slow.pos && oldest_view(tier) <= tier->slow.pos
+			       ? CH_BATCH_PINNED
+			       : CH_BATCH_NONE;
 	if (end->pos > oldest_view(tier))
 		return CH_BATCH_PINNED;
 	if (end->pos > tier->durable_pos)

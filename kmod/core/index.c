@@ -9,7 +9,7 @@
  */
 #include "kmod/core/internal.h"
 
-#define SCRAMBLE 0x9e3779b1U
+#define SCRAMBLE   0x9e3779b1U
 #define UNSCRAMBLE 0x0e8b2f51U /* SCRAMBLE * UNSCRAMBLE == 1 modulo 2^32 */
 static_assert((u32)(SCRAMBLE * UNSCRAMBLE) == 1, "the scramble can be undone");
 
@@ -76,7 +76,8 @@ u64 ch_index_find(const struct ch_tier *tier, u64 lba, u64 before)
 	u32 rest = x & low_bits(idx->rest_bits);
 	u32 node;
 
-	for (node = idx->head[x >> idx->rest_bits]; !(node & CH_CHAIN_END); node = idx->next[node]) {
+	for (node = idx->head[x >> idx->rest_bits]; !(node & CH_CHAIN_END);
+	     node = idx->next[node]) {
 		u64 pos;
 
 		if (idx->rest[node] != rest)

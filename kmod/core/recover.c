@@ -58,8 +58,8 @@ static bool header_counts(const struct ch_recover *rc, const struct ch_rec_disk 
 	    le64_to_cpu(d->pos) != rc->pos || le64_to_cpu(d->seq) != rc->seq ||
 	    le32_to_cpu(d->prev_crc) != rc->prev_crc || ch_rec_crc(d) != le32_to_cpu(d->crc))
 		return false;
-	if (rc->pos >= tier->session_pos ? session != tier->session :
-					   session >= tier->session || session < rc->session)
+	if (rc->pos >= tier->session_pos ? session != tier->session
+					 : session >= tier->session || session < rc->session)
 		return false;
 	if ((flags & ~CH_REC_FLAGS_KNOWN) || extents > CH_REC_EXTENTS_MAX || !blocks ||
 	    le64_to_cpu(d->durable_seq) >= rc->seq || le64_to_cpu(d->epoch) >= 1ULL << 62)
@@ -213,7 +213,8 @@ static u32 page_record(const struct ch_recover *rc, const struct ch_sum_disk *d,
 	return blocks;
 }
 
-static void apply_page_record(struct ch_recover *rc, const struct ch_sum_disk *d, u32 at, u32 blocks)
+static void apply_page_record(struct ch_recover *rc, const struct ch_sum_disk *d, u32 at,
+			      u32 blocks)
 {
 	const struct ch_sum_entry_disk *entry = &d->entry[at];
 	u64 epoch = le64_to_cpu(d->epoch);
@@ -267,12 +268,12 @@ enum ch_recover_step ch_recover_next(struct ch_recover *rc, struct ch_recover_io
 	while (rc->pass < 3 && rc->pos >= tier->tail.pos + tier->geo.log_blocks)
 		end_of_log(rc);
 	if (rc->pass >= 3)
-		return rc->seq > rc->sb_durable_seq && rc->pos >= tier->forced_pos ?
-			       CH_RECOVER_DONE :
-			       CH_RECOVER_DAMAGED;
+		return rc->seq > rc->sb_durable_seq && rc->pos >= tier->forced_pos
+			       ? CH_RECOVER_DONE
+			       : CH_RECOVER_DAMAGED;
 	ret_io->page = rc->page_asked = page_wanted(rc);
-	ret_io->fast_block = ret_io->page ? ch_sum_place(&tier->geo, rc->page_start) :
-					    ch_tier_fast_block(tier, rc->pos);
+	ret_io->fast_block = ret_io->page ? ch_sum_place(&tier->geo, rc->page_start)
+					  : ch_tier_fast_block(tier, rc->pos);
 	ret_io->blocks = rc->want;
 	return CH_RECOVER_READ;
 }

@@ -77,9 +77,9 @@
 struct ch_index {
 	u32 *next, *crc, *head;
 	u16 *rest;
-	u8 *state;	/* 2 bits each, enum ch_node_state */
-	u32 lba_bits;	/* in which a block's number fits */
-	u32 rest_bits;	/* of them in rest; the others choose the chain */
+	u8 *state;     /* 2 bits each, enum ch_node_state */
+	u32 lba_bits;  /* in which a block's number fits */
+	u32 rest_bits; /* of them in rest; the others choose the chain */
 };
 
 /* What changed since base_epoch: two bit maps (see changed.h). */
@@ -89,8 +89,8 @@ struct ch_changed {
 	u64 bits_nr;
 	u32 sectors;
 	u32 shift;
-	u32 active; /* index into bits[] */
-	bool full;  /* no synced checkpoint yet, or not known */
+	u32 active;		    /* index into bits[] */
+	bool full;		    /* no synced checkpoint yet, or not known */
 	u64 split_epoch, split_pos; /* of the checkpoint that divides the maps; 0 = undivided */
 };
 
@@ -127,9 +127,9 @@ struct ch_tier {
 	struct ch_summary sum;
 
 	/* log; positions and seqs never wrap. tail <= slow <= durable <= done <= head */
-	struct ch_edge tail; /* as durable in the superblock: space before it is free */
-	struct ch_edge slow; /* the slow device is the volume at this place */
-	struct ch_edge head; /* where the next record goes */
+	struct ch_edge tail;	/* as durable in the superblock: space before it is free */
+	struct ch_edge slow;	/* the slow device is the volume at this place */
+	struct ch_edge head;	/* where the next record goes */
 	u64 done_pos, done_seq; /* all records before pos are written; done_seq the last of them */
 	u64 durable_pos, durable_seq; /* and flushed */
 	u64 flush_pos, flush_seq;     /* what the flush in flight will make durable */
@@ -143,10 +143,10 @@ struct ch_tier {
 	 */
 	struct ch_edge *edge;
 	u32 edge_first, edges, edge_max;
-	u64 batch_max;	   /* blocks at which a batch is closed */
-	u64 batch_blocks;  /* in the one that is open: behind the last edge */
-	u64 collect_pos;   /* ch_batch_collect() has looked before it */
-	u64 forced_pos;	   /* recovery: the first edge is here, 0 = anywhere */
+	u64 batch_max;	  /* blocks at which a batch is closed */
+	u64 batch_blocks; /* in the one that is open: behind the last edge */
+	u64 collect_pos;  /* ch_batch_collect() has looked before it */
+	u64 forced_pos;	  /* recovery: the first edge is here, 0 = anywhere */
 
 	struct ch_edge tail_next; /* ch_tail_superblock() has put this into a superblock */
 
@@ -172,8 +172,9 @@ void ch_tier_memory(const struct ch_geometry *geo, struct ch_tier_memory *ret_si
 
 /*
  * Prepares `tier` for recovery. Before: set tier->index.{next,crc,head,rest,state},
- * tier->edge, tier->sum.page and tier->changed.{bits,dirty}[0..1] to arrays of ch_tier_memory() sizes, all else may be
- * garbage. Takes time linear in the arrays (memset); may be called without the lock.
+ * tier->edge, tier->sum.page and tier->changed.{bits,dirty}[0..1] to arrays of ch_tier_memory()
+ * sizes, all else may be garbage. Takes time linear in the arrays (memset); may be called without
+ * the lock.
  */
 void ch_tier_init(struct ch_tier *tier, const struct ch_sb *sb);
 

@@ -179,9 +179,8 @@ static void damage(struct sim_vol *v)
 
 	v->damaged = true;
 	for (i = 0; i < nr; i++) {
-		uint64_t pos = ch_index_find(&v->tier,
-					     sim_rng_below(v->rng, v->shape.volume_blocks),
-					     CH_POS_NEWEST);
+		uint64_t pos = ch_index_find(
+			&v->tier, sim_rng_below(v->rng, v->shape.volume_blocks), CH_POS_NEWEST);
 		uint64_t other = ch_index_find(
 			&v->tier, sim_rng_below(v->rng, v->shape.volume_blocks), CH_POS_NEWEST);
 		uint8_t buf[CH_BLOCK_SIZE];

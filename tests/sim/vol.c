@@ -560,8 +560,8 @@ static void verify_dump(struct sim_vol *v, const struct sim_ckpt *c, uint64_t si
 	u64 start = 0, len, from = 0;
 	uint32_t lba = 0, rounds = 0;
 
-	while (pin && ch_changed_extent(&v->tier, pin, from, 1 + sim_rng_below(v->rng, 64),
-					&start, &len)) {
+	while (pin && ch_changed_extent(&v->tier, pin, from, 1 + sim_rng_below(v->rng, 64), &start,
+					&len)) {
 		if (start < from || start + len > v->shape.volume_blocks ||
 		    ++rounds > 4 * v->shape.volume_blocks + 64) {
 			sim_vol_fail(v, "changed extents: nonsense at block %llu",
@@ -582,8 +582,8 @@ static void verify_dump(struct sim_vol *v, const struct sim_ckpt *c, uint64_t si
 			break;
 	if (lba < v->shape.volume_blocks)
 		sim_vol_fail(v, "changed extents of epoch %llu since %llu miss block %u",
-			     (unsigned long long)c->epoch,
-			     (unsigned long long)v->tier.base_epoch, lba);
+			     (unsigned long long)c->epoch, (unsigned long long)v->tier.base_epoch,
+			     lba);
 }
 
 void sim_vol_verify_changed(struct sim_vol *v)
@@ -679,16 +679,16 @@ void sim_vol_verify_slow_alone(struct sim_vol *v)
 	if (end)
 		sim_vol_slow_expect(v, end, v->seen);
 	for (lba = 0; lba < v->shape.volume_blocks && !v->why; lba++) {
-		uint64_t tag = end && v->scratch[lba] != SIM_TAG_BAD ?
-				       v->scratch[lba] :
-				       slow_tag(v, v->geo.data_start + lba, lba);
+		uint64_t tag = end && v->scratch[lba] != SIM_TAG_BAD
+				       ? v->scratch[lba]
+				       : slow_tag(v, v->geo.data_start + lba, lba);
 
 		if (tag != v->seen[lba] && v->seen[lba] != SIM_TAG_ANY)
 			sim_vol_fail(v,
 				     "the slow device alone: block %u is %llx instead of %llx "
 				     "(batch %s)",
-				     lba, (unsigned long long)tag,
-				     (unsigned long long)v->seen[lba], end ? "redone" : "not redone");
+				     lba, (unsigned long long)tag, (unsigned long long)v->seen[lba],
+				     end ? "redone" : "not redone");
 	}
 }
 

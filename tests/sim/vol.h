@@ -93,14 +93,7 @@ struct sim_read {
 	struct sim_req req;
 };
 
-enum sim_destage {
-	SIM_D_IDLE,
-	SIM_D_READ,
-	SIM_D_REDO,
-	SIM_D_REDO_FLUSH,
-	SIM_D_WRITE,
-	SIM_D_FLUSH
-};
+enum sim_destage { SIM_D_IDLE, SIM_D_READ, SIM_D_REDO, SIM_D_REDO_FLUSH, SIM_D_WRITE, SIM_D_FLUSH };
 enum sim_tail { SIM_T_IDLE, SIM_T_MAP, SIM_T_PREFLUSH, SIM_T_SB, SIM_T_COMMIT };
 
 /*
@@ -140,8 +133,8 @@ struct sim_slow_write {
 struct sim_counters {
 	uint64_t writes, discards, records, reads, log_reads, flushes, acks, destaged, cleaned,
 		tails, pads;
-	uint64_t seals, checkpoints, synced, lost, views, recoveries, replayed, summed, pages,
-		full, refused, eio;
+	uint64_t seals, checkpoints, synced, lost, views, recoveries, replayed, summed, pages, full,
+		refused, eio;
 };
 
 struct sim_vol {
@@ -163,7 +156,7 @@ struct sim_vol {
 	bool want_flush, hungry;
 	bool sealed;		  /* no record begins before sim_vol_unseal() */
 	uint64_t *seen, *scratch; /* a tag per unit */
-	uint64_t *op_of_seq; /* last model operation of each record */
+	uint64_t *op_of_seq;	  /* last model operation of each record */
 	uint64_t max_seq;
 	struct sim_record record[SIM_RECORDS_MAX];
 	struct sim_waiter *waiter;
@@ -242,6 +235,8 @@ bool sim_vol_submit_records(struct sim_vol *v);
 bool sim_vol_flush_step(struct sim_vol *v);
 bool sim_vol_summary_step(struct sim_vol *v);
 bool sim_vol_destage_step(struct sim_vol *v);
+/* A request to the slow device has completed: was it destage's? */
+bool sim_vol_destage_done(struct sim_vol *v, const struct sim_req *req);
 bool sim_vol_tail_step(struct sim_vol *v);
 bool sim_vol_complete_fast(struct sim_vol *v);
 bool sim_vol_complete_slow(struct sim_vol *v);

@@ -218,8 +218,7 @@ static u32 collect(struct rig *r, struct ch_destage_item item[LOG])
 static void place(struct rig *r, const struct ch_destage_item *item, u32 nr)
 {
 	for (; nr--; item++)
-		r->slow[item->lba] =
-			r->fast[ch_tier_fast_block(&r->t, item->pos) * CH_BLOCK_SIZE];
+		r->slow[item->lba] = r->fast[ch_tier_fast_block(&r->t, item->pos) * CH_BLOCK_SIZE];
 }
 
 /* One batch to the slow device, then the tail; returns what was next. */

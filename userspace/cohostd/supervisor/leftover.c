@@ -50,7 +50,8 @@ void ch_leftover_delete(const char *statedir, const char *volume)
 	if (!file)
 		return;
 	if (fscanf(file, "%" SCNu64, &epoch) == 1) {
-		ch_log_notice("checkpoint %" PRIu64 " of %s was left behind: its changes count again",
+		ch_log_notice("checkpoint %" PRIu64
+			      " of %s was left behind: its changes count again",
 			      epoch, volume);
 		(void)ch_checkpoint_view_remove(volume, epoch, NULL);
 		(void)ch_checkpoint_delete(volume, epoch, false, NULL);
