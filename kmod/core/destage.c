@@ -89,9 +89,18 @@ void ch_batch_close(struct ch_tier *tier)
 
 void ch_batch_grow(struct ch_tier *tier)
 {
+	bool full = tier->batch_blocks >= tier->batch_max;
+
+	/*
+	 * Recovery, on the way to the end of the batch that was under way: it fits, unless discards
+	 * had thinned it out, or the devices are not of one moment. Then the slow device alone
+	 * is only whole again when the log is empty.
+	 */
+	if (tier->forced_pos > tier->head.pos && full)
+		tier->forced_pos = 0;
 	if (tier->forced_pos > tier->head.pos)
 		return;
-	if (tier->batch_blocks >= tier->batch_max || tier->forced_pos == tier->head.pos)
+	if (full || tier->forced_pos == tier->head.pos)
 		ch_batch_close(tier);
 }
 

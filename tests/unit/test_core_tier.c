@@ -424,6 +424,30 @@ static void batch_is_resumed(void **state)
 	assert_int_equal(r->slow[1], 'a');
 }
 
+/* A slow device that is batches ahead of the fast one's superblock, as in copies taken one by one.
+ */
+static void batch_that_does_not_fit_is_not_resumed(void **state)
+{
+	struct rig *r = *state;
+	struct ch_redo_disk *list = (struct ch_redo_disk *)r->redo;
+	struct ch_destage_item item[LOG];
+	struct ch_edge end;
+
+	for (u32 i = 0; ch_log_room(&r->t, 1) == CH_LOG_OK; i++)
+		write_durable(r, i, 1, 'a');
+	end = r->t.head;
+	ch_redo_begin(list, &r->t, &end, 0, 1);
+	ch_redo_add(list, 0, 0);
+	ch_redo_end(list);
+	free_tier(r);
+	assert_true(boot(r) >= 0);
+	while (ch_batch_begin(&r->t, &end) == CH_BATCH_OK) {
+		assert_true(collect(r, item) <= ch_batch_items_max(&r->t));
+		destage(r);
+	}
+	assert_int_equal(r->slow[0], 'a');
+}
+
 static void log_that_ends_before_the_redo_area_is_refused(void **state)
 {
 	struct rig *r = *state;
@@ -841,6 +865,7 @@ int main(void)
 		TEST(overwritten_meanwhile_is_another_batch),
 		TEST(batches_close_by_themselves),
 		TEST(batch_is_resumed),
+		TEST(batch_that_does_not_fit_is_not_resumed),
 		TEST(log_that_ends_before_the_redo_area_is_refused),
 		TEST(broken_item_is_skipped_when_nobody_needs_it),
 		TEST(full_log_frees_by_destage_only),
