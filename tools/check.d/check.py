@@ -152,7 +152,7 @@ def stage_kselftest():
                 yield from tap_results(f"{kernel} {os.path.basename(script)}", status, text)
             machine.stop()
         except vm.VmError as error:
-            yield (f"{kernel}: the VM", False, str(error))
+            yield (f"{kernel}: the VM", False, f"{error}\n{machine.console_tail()}")
         finally:
             machine.destroy()
             machine.forget()

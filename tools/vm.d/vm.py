@@ -392,6 +392,14 @@ class Machine:
         self.process = None
         shutil.rmtree(self.sockets, ignore_errors=True)
 
+    def console_tail(self, lines=40):
+        """What the kernel said last, for when it died."""
+        try:
+            with open(os.path.join(self.state, "console.log"), encoding="utf-8", errors="replace") as file:
+                return "".join(file.readlines()[-lines:])
+        except OSError:
+            return ""
+
     def forget(self):
         """The disks too."""
         shutil.rmtree(self.state, ignore_errors=True)
