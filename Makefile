@@ -55,7 +55,7 @@ archives := $(BUILD)/libcohostd.a $(BUILD)/libcohost.a $(BUILD)/libcore.a
 
 .DELETE_ON_ERROR:
 .SECONDARY:
-.PHONY: all userspace bpf kmod tests fuzz check-unit check-sim install clean
+.PHONY: all userspace bpf kmod tests test-kmod fuzz check-unit check-sim install clean
 all: userspace bpf kmod
 
 userspace: $(bins) $(helpers)
@@ -122,6 +122,14 @@ $(BUILD)/kmod/%/cohost.ko: Kbuild $(shell find kmod include -name '*.[ch]' 2>/de
 	@cp -r --preserve=timestamps Kbuild kmod include $(@D)/
 	@cd $(@D) && for f in $$(find kmod include -name '*.[ch]' ! -name '*.mod.c'); do \
 		[ -e $(CURDIR)/$$f ] || rm -f $$f $${f%.c}.o; done
+	$(MAKE) -C /lib/modules/$*/build M=$(abspath $(@D)) modules
+	@touch $@
+
+# The disk that loses power, for tests alone: nothing installs it.
+test-kmod: $(foreach v,$(kvers),$(BUILD)/test-kmod/$(v)/powerfail.ko)
+$(BUILD)/test-kmod/%/powerfail.ko: $(wildcard tests/kmod/*)
+	@mkdir -p $(@D)
+	@cp --preserve=timestamps $^ $(@D)/
 	$(MAKE) -C /lib/modules/$*/build M=$(abspath $(@D)) modules
 	@touch $@
 

@@ -84,7 +84,8 @@ def make(title, *arguments):
 
 
 def stage_build():
-    yield make("gcc: everything, with all warnings as errors", f"BUILD={BUILD}", "all", "tests")
+    yield make("gcc: everything, with all warnings as errors", f"BUILD={BUILD}", "all", "tests",
+               "test-kmod")
     yield make("clang: userspace and tests", f"BUILD={BUILD}/clang", "CC=clang", "userspace", "tests")
     yield make("gcc with address and undefined-behaviour sanitizers", f"BUILD={BUILD}/asan",
                "SANITIZE=1", "userspace", "tests")

@@ -74,15 +74,16 @@ def _shell_scripts(tree):
 
 
 def _sparse(build, run):
-    """Sparse over the module as built for each kernel: types of the wire and the disk."""
-    folder = os.path.join(build, "kmod")
-    for version in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
-        status, output = run(["make", "-C", f"/lib/modules/{version}/build",
-                              f"M={os.path.join(folder, version)}", "C=2", "CF=-D__CHECK_ENDIAN__", "modules"],
-                             timeout=900)
-        ours = [line for line in output.splitlines()
-                if re.search(r"(kmod|include/(uapi/)?cohost)/\S+:\d+:\d+: (warning|error)", line)]
-        yield (f"sparse, kernel {version}", status == 0 and not ours, "\n".join(ours) or output[-2000:])
+    """Sparse over the modules as built for each kernel: types of the wire and the disk."""
+    for kind in ("kmod", "test-kmod"):
+        folder = os.path.join(build, kind)
+        for version in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+            tree = os.path.join(folder, version)
+            status, output = run(["make", "-C", f"/lib/modules/{version}/build", f"M={tree}", "C=2",
+                                  "CF=-D__CHECK_ENDIAN__", "modules"], timeout=900)
+            ours = [line for line in output.splitlines()
+                    if re.search(re.escape(tree) + r"/\S+:\d+:\d+: (warning|error)", line)]
+            yield (f"sparse, {kind}, kernel {version}", status == 0 and not ours, "\n".join(ours) or output[-2000:])
 
 
 def results(tree, build, run):
