@@ -113,24 +113,26 @@ $(skel): $(BUILD)/bpf/cohost.bpf.o
 	@mkdir -p $(@D)
 	$(BPFTOOL) gen skeleton $< name cohost_bpf > $@
 
-# The module, for every kernel whose headers are installed. Kbuild writes beside
-# its sources, so it gets a copy of them.
-kvers := $(notdir $(patsubst %/build/,%,$(wildcard /lib/modules/*/build/)))
-kmod: $(foreach v,$(kvers),$(BUILD)/kmod/$(v)/cohost.ko)
+# The module, for every kernel whose headers are installed, or fetched by tools/kernel.
+# Kbuild writes beside its sources, so it gets a copy of them.
+headers   := $(patsubst %/,%,$(wildcard /lib/modules/*/build/ $(BUILD)/kernels/*/lib/modules/*/build/))
+kvers      = $(sort $(notdir $(patsubst %/build,%,$(1))))
+kvers_here = $(call kvers,$(filter /lib/modules/%,$(headers)))
+kmod: $(foreach v,$(call kvers,$(headers)),$(BUILD)/kmod/$(v)/cohost.ko)
 $(BUILD)/kmod/%/cohost.ko: Kbuild $(shell find kmod include -name '*.[ch]' 2>/dev/null)
 	@mkdir -p $(@D)
 	@cp -r --preserve=timestamps Kbuild kmod include $(@D)/
 	@cd $(@D) && for f in $$(find kmod include -name '*.[ch]' ! -name '*.mod.c'); do \
 		[ -e $(CURDIR)/$$f ] || rm -f $$f $${f%.c}.o; done
-	$(MAKE) -C /lib/modules/$*/build M=$(abspath $(@D)) modules
+	$(MAKE) -C $(firstword $(filter %/lib/modules/$*/build,$(headers))) M=$(abspath $(@D)) modules
 	@touch $@
 
 # The disk that loses power, for tests alone: nothing installs it.
-test-kmod: $(foreach v,$(kvers),$(BUILD)/test-kmod/$(v)/powerfail.ko)
+test-kmod: $(foreach v,$(call kvers,$(headers)),$(BUILD)/test-kmod/$(v)/powerfail.ko)
 $(BUILD)/test-kmod/%/powerfail.ko: $(wildcard tests/kmod/*)
 	@mkdir -p $(@D)
 	@cp --preserve=timestamps $^ $(@D)/
-	$(MAKE) -C /lib/modules/$*/build M=$(abspath $(@D)) modules
+	$(MAKE) -C $(firstword $(filter %/lib/modules/$*/build,$(headers))) M=$(abspath $(@D)) modules
 	@touch $@
 
 check-unit: $(units)
@@ -144,7 +146,7 @@ install: all
 	sed 's|@SBINDIR@|$(PREFIX)/sbin|' userspace/cohostd/cohostd.service >$(BUILD)/cohostd.service
 	install -Dm644 $(BUILD)/cohostd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/cohostd.service
 	install -Dm644 $(BUILD)/bpf/cohost.bpf.o $(DESTDIR)$(PREFIX)/lib/cohost/cohost.bpf.o
-	@for v in $(kvers); do \
+	@for v in $(kvers_here); do \
 		install -Dm644 $(BUILD)/kmod/$$v/cohost.ko $(DESTDIR)/lib/modules/$$v/extra/cohost.ko; \
 		[ -n "$(DESTDIR)" ] || depmod $$v; \
 	done

@@ -8,7 +8,7 @@
  * Nothing is done at load time beyond that: a volume comes to life when device-mapper
  * loads a table for it, and holds a reference to the module for as long as it lives.
  */
-#include <linux/genetlink.h>
+#include <net/genetlink.h>
 #include <linux/module.h>
 
 #include "kmod/compat.h"

@@ -19,11 +19,14 @@ BUILD = os.path.abspath(os.environ.get("BUILD", os.path.join(TREE, "build")))
 sys.path.insert(0, os.path.join(TREE, "tools", "vm.d"))
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 import lint  # noqa: E402  (found beside this file)
+import vm  # noqa: E402  (found in the folder of tools/vm)
 
 PROGRAM_TIMEOUT_S = 300
 KSELFTEST_TIMEOUT_S = 1200
 DEMO_TIMEOUT_S = 900
 FUZZ_S = 8
+# --kernel: what the module is tried on; none: what is installed here.
+KERNELS = []
 TAP_LINE = re.compile(r"^(not ok|ok)\b\s*\d*\s*-?\s*(.*)$")
 
 
@@ -137,10 +140,9 @@ def stage_e2e():
 
 
 def stage_kselftest():
-    """One VM for each kernel installed here, all scripts in it."""
-    import vm
+    """One VM for each kernel, all scripts in it."""
     scripts = sorted(glob.glob(os.path.join(TREE, "tests", "kselftest", "[!_]*.sh")))
-    for kernel in vm.kernel_versions():
+    for kernel in KERNELS or vm.kernels_installed():
         machine = vm.Machine(f"check-{os.getpid()}", kernel=kernel,
                              disks=[vm.Disk("name=fast,size=256M"), vm.Disk("name=slow,size=1G")])
         try:
@@ -176,6 +178,15 @@ def stage_demo():
 STAGES = {name[len("stage_"):]: function for name, function in globals().items() if name.startswith("stage_")}
 
 
+def kernel_named(wanted):
+    try:
+        return vm.kernel_pick(wanted)
+    except vm.VmError:
+        if subprocess.call([os.path.join(TREE, "tools", "kernel"), wanted]):
+            sys.exit(1)
+        return vm.kernel_pick(wanted)
+
+
 def report(number, stage, result):
     name, ok, detail = result
     print(f"{'ok' if ok else 'not ok'} {number} - {stage}: {name}", flush=True)
@@ -187,6 +198,8 @@ def report(number, stage, result):
 def main():
     parser = argparse.ArgumentParser(prog="tools/check", description=__doc__)
     parser.add_argument("--list", action="store_true", help="name the stages and stop")
+    parser.add_argument("--kernel", metavar="VERSION", action="append", default=[],
+                        help="the kernel stages run on this one, fetched if it is not here (see tools/kernel)")
     parser.add_argument("stages", nargs="*", metavar="STAGE", help=f"of {', '.join(STAGES)} (default: all)")
     options = parser.parse_args()
     if options.list:
@@ -195,6 +208,8 @@ def main():
     for stage in options.stages:
         if stage not in STAGES:
             parser.error(f"no stage '{stage}': there are {', '.join(STAGES)}")
+    for wanted in options.kernel:
+        KERNELS.append(kernel_named(wanted))
     passed = failed = 0
     print("TAP version 13")
     for stage in options.stages or STAGES:

@@ -4,6 +4,8 @@ import os
 import re
 import subprocess
 
+import vm
+
 LINE_COLUMNS_MAX = 100
 FUNCTION_LINES_MAX = 80
 FILE_LINES_MAX = 900
@@ -79,10 +81,10 @@ def _sparse(build, run):
         folder = os.path.join(build, kind)
         for version in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
             tree = os.path.join(folder, version)
-            status, output = run(["make", "-C", f"/lib/modules/{version}/build", f"M={tree}", "C=2",
-                                  "CF=-D__CHECK_ENDIAN__", "modules"], timeout=900)
+            status, output = run(["make", "-C", os.path.join(vm.kernel_modules(version), "build"), f"M={tree}",
+                                  "C=2", "CF=-D__CHECK_ENDIAN__", "modules"], timeout=900)
             ours = [line for line in output.splitlines()
-                    if re.search(re.escape(tree) + r"/\S+:\d+:\d+: (warning|error)", line)]
+                    if re.search(r"(powerfail|kmod/\S+|include/(uapi/)?cohost/\S+)(\.[ch])?:\d+:\d+: (warning|error)", line)]
             yield (f"sparse, {kind}, kernel {version}", status == 0 and not ours, "\n".join(ours) or output[-2000:])
 
 

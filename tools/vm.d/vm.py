@@ -8,9 +8,11 @@ console goes to a file and decides nothing; "ready" arrives by a second serial
 port and verdicts by the agent.
 """
 import fcntl
+import glob
 import gzip
 import json
 import os
+import re
 import select
 import shutil
 import signal
@@ -41,21 +43,43 @@ def size_bytes(text):
         raise VmError(f"'{text}' is not a size: use a number with K, M or G, such as 256M") from None
 
 
-def kernel_versions():
-    """Kernels that can be booted: an image in /boot and modules beside it."""
-    found = []
-    for version in sorted(os.listdir("/lib/modules")) if os.path.isdir("/lib/modules") else []:
-        if os.path.exists(f"/boot/vmlinuz-{version}"):
-            found.append(version)
-    return found
+def _kernels(root):
+    modules = os.path.join(root, "lib", "modules")
+    return [v for v in sorted(os.listdir(modules)) if os.path.exists(f"{root}/boot/vmlinuz-{v}")] \
+        if os.path.isdir(modules) else []
+
+
+def kernels_installed():
+    """Kernels of this machine that can be booted: an image in /boot and modules beside it."""
+    return _kernels("/")
+
+
+def kernels_fetched():
+    """Those that tools/kernel unpacked, each below a root of its own."""
+    return [v for root in sorted(glob.glob(os.path.join(BUILD, "kernels", "*"))) for v in _kernels(root)]
+
+
+def kernel_path(version, *parts):
+    """A path of this kernel: below / when it is installed, else where it was unpacked."""
+    root = "/" if version in kernels_installed() else os.path.join(BUILD, "kernels", version)
+    return os.path.join(root, *parts)
+
+
+def kernel_image(version):
+    return kernel_path(version, "boot", f"vmlinuz-{version}")
+
+
+def kernel_modules(version):
+    return kernel_path(version, "lib", "modules", version)
 
 
 def kernel_pick(wanted):
-    versions = kernel_versions()
-    matching = [v for v in versions if not wanted or v == wanted or v.startswith(wanted)]
+    """The first kernel that is wanted, or whose version begins so: 6.1 does not begin 6.12."""
+    versions = kernels_installed() + kernels_fetched()
+    matching = [v for v in versions if not wanted or re.match(re.escape(wanted) + r"(?![0-9])", v)]
     if not matching:
-        raise VmError(f"no kernel {wanted or ''} in /boot (there: {', '.join(versions) or 'none'}): "
-                      "run tools/setup, or name one of these with --kernel")
+        raise VmError(f"no kernel {wanted or ''} here (there: {', '.join(versions) or 'none'}): run tools/setup "
+                      f"or tools/kernel {wanted or ''}, or name one of these with --kernel")
     return matching[0]
 
 
@@ -66,7 +90,7 @@ def _run(argv, **options):
 def _module_order(version):
     order = []
     for module in MODULES:
-        listing = _run(["/sbin/modprobe", "-S", version, "--show-depends", module])
+        listing = _run(["/sbin/modprobe", "-d", kernel_path(version), "-S", version, "--show-depends", module])
         for line in listing.splitlines():
             if line.startswith("insmod ") and line.split()[1] not in order:
                 order.append(line.split()[1])
@@ -85,7 +109,7 @@ def initramfs(version):
     target = os.path.join(BUILD, "vm", f"initramfs-{version}.cpio.gz")
     script = os.path.join(HERE, "guest-initramfs-init")
     with _locked(target):
-        newest = max(os.path.getmtime(p) for p in (script, __file__, f"/boot/vmlinuz-{version}"))
+        newest = max(os.path.getmtime(p) for p in (script, __file__, kernel_image(version)))
         if os.path.exists(target) and os.path.getmtime(target) >= newest:
             return target
         root = target + ".root"
@@ -122,7 +146,7 @@ def module_index(version):
         shutil.rmtree(target, ignore_errors=True)
         root = os.path.join(target, "lib", "modules", version)
         os.makedirs(os.path.join(root, "extra"))
-        source = os.path.join("/lib/modules", version)
+        source = kernel_modules(version)
         for name in os.listdir(source):
             if name == "kernel":
                 os.symlink(os.path.join(source, name), os.path.join(root, name))
@@ -142,7 +166,7 @@ def _probe_boots(accel, version):
     """Whether this accelerator boots the kernel: the only test that counts."""
     command = ["qemu-system-x86_64", "-M", "q35", "-accel", accel, "-cpu", "host", "-m", "512",
                "-nodefaults", "-display", "none", "-no-reboot", "-serial", "null",
-               "-serial", "stdio", "-kernel", f"/boot/vmlinuz-{version}",
+               "-serial", "stdio", "-kernel", kernel_image(version),
                "-initrd", initramfs(version), "-append", "console=ttyS0 panic=-1 chvm.probe=1"]
     try:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False)
@@ -263,7 +287,7 @@ class Machine:
 
     def _append(self, extra):
         words = {"init": os.path.join(HERE, "guest-init"), "name": self.name, "tree": TREE,
-                 "modules": module_index(self.kernel), "address": self.address, "gateway": self.gateway}
+                 "kernel": kernel_modules(self.kernel), "modules": module_index(self.kernel), "address": self.address, "gateway": self.gateway}
         words.update(extra)
         line = "console=ttyS0 panic=-1 oops=panic quiet mitigations=off "
         return line + " ".join(f"chvm.{k}={v}" for k, v in words.items() if v)
@@ -278,7 +302,7 @@ class Machine:
                    "-device", "virtio-rng-pci",
                    "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap",
                    "-device", "virtio-9p-pci,fsdev=root,mount_tag=host",
-                   "-kernel", f"/boot/vmlinuz-{self.kernel}", "-initrd", initramfs(self.kernel),
+                   "-kernel", kernel_image(self.kernel), "-initrd", initramfs(self.kernel),
                    "-append", self._append(extra)]
         command += self._net_arguments() + self._disk_arguments() + self._port_arguments()
         if self.namespace:
