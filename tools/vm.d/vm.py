@@ -195,9 +195,13 @@ def accelerator(version):
 
 
 class Disk:
-    """One --disk: name=NAME,size=SIZE[,iops=N][,bps=SIZE][,cache=volatile|writeback]."""
+    """One --disk: name=NAME,size=SIZE[,iops=N][,wiops=N][,bps=SIZE][,cache=volatile|writeback].
 
-    KEYS = ("name", "size", "iops", "bps", "cache")
+    twin=OTHER instead of a size: the image of disk OTHER, seen a second time with its own limits.
+    """
+
+    KEYS = ("name", "size", "iops", "wiops", "bps", "cache", "twin")
+    THROTTLES = {"iops": "iops-total", "wiops": "iops-write", "bps": "bps-total"}
 
     def __init__(self, text):
         fields = {}
@@ -210,15 +214,14 @@ class Disk:
             raise VmError(f"--disk {text}: name= is needed, up to 20 letters and digits")
         self.name = fields["name"]
         self.size = size_bytes(fields.get("size", "256M"))
-        self.iops = int(fields.get("iops", "0"))
-        self.bps = size_bytes(fields.get("bps", "0"))
+        self.limits = {name: size_bytes(fields[key]) for key, name in self.THROTTLES.items() if key in fields}
+        self.image = fields.get("twin", self.name) + ".img"
         self.cache = fields.get("cache", "writeback")
         if self.cache not in ("volatile", "writeback"):
             raise VmError(f"--disk {text}: cache= is 'volatile' (loses unflushed writes in a cut) or 'writeback'")
 
     def throttle(self):
-        text = f",throttling.iops-total={self.iops}" if self.iops else ""
-        return text + (f",throttling.bps-total={self.bps}" if self.bps else "")
+        return "".join(f",throttling.{name}={limit}" for name, limit in self.limits.items())
 
 
 class Machine:
@@ -256,14 +259,16 @@ class Machine:
     def _disk_arguments(self):
         arguments = []
         for number, disk in enumerate(self.disks):
-            image = os.path.join(self.state, disk.name + ".img")
+            image = os.path.join(self.state, disk.image)
             if not os.path.exists(image):
                 with open(image, "wb") as file:
                     file.truncate(disk.size)
             if disk.cache == "volatile":
                 drive = f"driver=nbd,server.type=unix,server.path={self._serve_volatile(disk, image)},cache.direct=on"
             else:
-                drive = f"driver=raw,file.filename={image},cache.direct=off"
+                # Through the host's page cache, so that twins see the same.
+                locking = "off" if sum(disk.image == other.image for other in self.disks) > 1 else "auto"
+                drive = f"driver=raw,file.filename={image},file.locking={locking},cache.direct=off"
             arguments += ["-drive", f"if=none,id=d{number},{drive}{disk.throttle()}",
                           "-device", f"virtio-blk-pci,drive=d{number},serial={disk.name}"]
         return arguments
