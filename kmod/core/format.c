@@ -55,10 +55,15 @@ u32 ch_geometry_map_sectors(const struct ch_geometry *geo)
 
 static int slow_init(struct ch_geometry *geo, const char **ret_why)
 {
-	/* A 64th of the slow device, 4 MiB to 1 GiB, is kept for the redo area. */
+	/*
+	 * The redo area limits how much one batch of destage can put in order: a 64th of the
+	 * slow device, at most 1 GiB; of a small one up to a 16th, 4 to 64 MiB.
+	 */
+	u64 least = clamp_u64(geo->slow_blocks / 16, 1024, 16384);
+
 	geo->redo_start = CH_REGION_BLOCKS;
 	geo->redo_blocks =
-		align_down(clamp_u64(geo->slow_blocks / 64, 1024, 262144), CH_REGION_BLOCKS);
+		align_down(clamp_u64(geo->slow_blocks / 64, least, 262144), CH_REGION_BLOCKS);
 	geo->data_start = geo->redo_start + geo->redo_blocks;
 	geo->volume_blocks = align_down(geo->slow_blocks - geo->data_start, CH_REGION_BLOCKS);
 	if (geo->volume_blocks > CH_VOLUME_BLOCKS_MAX) {
