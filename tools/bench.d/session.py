@@ -134,6 +134,7 @@ class Session:
             # Once before, so that what stays of any first use does not count.
             stack.create()
             stack.stop()
+            line = {"bytes_per_line": stack.bytes_per_line()} if name == "cohost" else {}
             memory = kernel_memory()
             stack.create()
             blocks = stack.fill_blocks()
@@ -142,7 +143,7 @@ class Session:
             dirty = stack.dirty_blocks()
             figures = {name: value - memory[name] for name, value in kernel_memory().items()}
             figures.update({"own_bytes": stack.memory_bytes(), "dirty_blocks": dirty,
-                            "fill_seconds": filled.get("seconds")})
+                            "fill_seconds": filled.get("seconds"), **line})
             if name == "cohost":
                 figures["declared_bytes"] = stack.declared_bytes()
             self.say(name, "ram", 0, **figures)

@@ -115,6 +115,10 @@ class Raw(Stack):
         pass
 
 
+LINE_BYTES = 32 << 10
+SMALL_BYTES = 72 << 20
+
+
 class Cohost(Stack):
     device = "/dev/mapper/cohost-bench"
 
@@ -128,8 +132,25 @@ class Cohost(Stack):
         if not os.path.exists("/sys/module/cohost"):
             run("insmod", self.module)
 
-    def create(self):
-        run("cohostctl", "-y", "volume", "create", "bench", "fast", self.fast, "slow", self.slow)
+    def create(self, *log):
+        run("cohostctl", "-y", "volume", "create", "bench", "fast", self.fast, "slow", self.slow, *log)
+
+    def bytes_per_line(self):
+        """What a line of the read tier costs in RAM: of two volumes with the same log, one has lines."""
+        whole, small = self.fast, "bench-small"
+        run("dmsetup", "create", small, "--table", f"0 {SMALL_BYTES // SECTOR} linear {whole} 0")
+        try:
+            self.fast = "/dev/mapper/" + small
+            self.create()
+            bare = self._volume()
+            self.stop()
+        finally:
+            self.fast = whole
+            run("dmsetup", "remove", "--retry", small)
+        self.create("log", str(bare["log_bytes_total"]))
+        lined = self._volume()
+        self.stop()
+        return (lined["memory_bytes"] - bare["memory_bytes"]) / (lined["line_bytes_total"] / LINE_BYTES)
 
     def start(self):
         run("cohostctl", "volume", "start", "bench", "fast", self.fast, "slow", self.slow)

@@ -8,6 +8,7 @@ import statistics
 
 OURS = "cohost"
 KIB, MIB, GIB, TIB = 1 << 10, 1 << 20, 1 << 30, 1 << 40
+LINE = 32 << 10
 ROUND_DIGITS = 2
 
 
@@ -58,7 +59,9 @@ def ram_dirty(record):
 
 
 def ram_clean_gib(record):
-    """The peers keep the same entry for a clean block as for a dirty one."""
+    """cohost's lines are of 32 KiB. The peers keep the same entry for a clean block as for a dirty one."""
+    if "bytes_per_line" in record:
+        return record["bytes_per_line"] * (TIB // LINE) / GIB
     return ram_dirty(record) * (TIB // 4096) / GIB
 
 
@@ -117,9 +120,8 @@ class Fewer:
 
 
 class Metric:
-    def __init__(self, name, title, row, figure, goal, absent=None):
+    def __init__(self, name, title, row, figure, goal):
         self.name, self.title, self.row, self.figure, self.goal = name, title, row, figure, goal
-        self.absent = absent  # why cohost has no such figure
 
     def values(self, records, stack):
         return [self.figure(r) for r in records
@@ -157,8 +159,7 @@ METRICS = [
     # max(64 MiB, 0.02 %): of a cache of 600 MB it is the first.
     Metric("start_full_read_mib", "start, full cache: MiB read", "start", fast_read_mib, Most(64)),
     Metric("ram_bytes_per_dirty_block", "RAM per dirty 4 KiB: bytes", "ram", ram_dirty, Most(12)),
-    Metric("ram_gib_per_clean_tib", "RAM per clean TiB: GiB", "ram", ram_clean_gib, Most(0.3),
-           absent="cohost has no read tier yet"),
+    Metric("ram_gib_per_clean_tib", "RAM per clean TiB: GiB", "ram", ram_clean_gib, Most(0.3)),
 ]
 ELSEWHERE = [("power cuts survived", "sudo tools/powercut"),
              ("bit flips, stale and misdirected blocks", "sudo tools/check sim")]
@@ -177,16 +178,12 @@ def metrics(records, stacks, rows):
     errors = {(r["stack"], r["row"]): r["error"] for r in records if "error" in r}
     for metric in (m for m in METRICS if m.row in rows):
         values = {stack: metric.values(records, stack) for stack in stacks}
-        if metric.absent and OURS in stacks:
-            values[OURS] = []
         figures = {stack: median(values[stack]) for stack in stacks}
         ours, raw = figures.get(OURS), figures.get("raw")
         peers = {stack: figures[stack] for stack in stacks if stack not in (OURS, "raw")}
         met, ratio = metric.goal.judge(ours, raw, peers) if ours is not None else (False, None)
         why = {stack: errors.get((stack, metric.row)) or errors.get((stack, "load")) or "not measured"
                for stack in stacks if figures[stack] is None and stack != "raw"}
-        if metric.absent and OURS in stacks:
-            why[OURS] = metric.absent
         yield {"name": metric.name, "title": metric.title, "ours": ours, "peers": peers, "raw": raw,
                "ratio": ratio, "goal": metric.goal.text, "met": met,
                "spread": {stack: spread(values[stack]) for stack in stacks}, "missing": why}
