@@ -228,8 +228,9 @@ static inline void ch_end_put(struct ch_volume *vol)
 /* tier_io.c: sleep; negative errno. */
 int __must_check ch_io_block(struct block_device *bdev, u64 block, struct page *page,
 			     blk_opf_t opf);
-/* Reads up to CH_REC_BLOCKS_MAX blocks into the pages of `buf` (vmalloc'ed or not). */
+/* Blocks from or to the pages of `buf` (vmalloc'ed or not). */
 int __must_check ch_io_read(struct block_device *bdev, u64 block, u32 blocks, void *buf);
+int __must_check ch_io_write(struct block_device *bdev, u64 block, u32 blocks, void *buf);
 int __must_check ch_io_flush(struct block_device *bdev);
 /* Changed map, then the superblock that `fill` makes. super_mutex held. Fails the volume on error.
  */
@@ -266,6 +267,13 @@ int __must_check ch_seal_close(struct ch_volume *vol);
 /* Writes wait behind a closed seal: opens it in the background. Lock held. */
 void ch_seal_open(struct ch_volume *vol);
 void ch_seal_init(struct ch_volume *vol);
+
+/*
+ * tier_redo.c. verify: *ret_end is the end of the batch in the redo area if all of it counts and
+ * the log does not begin behind it, else 0. replay: that batch goes in place; flush then.
+ */
+int __must_check ch_redo_verify(struct ch_volume *vol, u64 *ret_end);
+int __must_check ch_redo_replay(struct ch_volume *vol, u64 end);
 
 /* tier_summary.c */
 void ch_summary_write(struct ch_volume *vol); /* log thread */

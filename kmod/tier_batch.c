@@ -623,11 +623,46 @@ static void clean(struct ch_batch *b)
 	spin_unlock_irq(&vol->lock);
 }
 
+/* The batch of before a cut: its redo lists stand, and whatever the log has for it is done. */
+static int resume(struct ch_batch *b)
+{
+	struct ch_volume *vol = b->vol;
+	bool more;
+	int r;
+
+	/* What could be read need not be durable: only the machine may have died. */
+	r = slow_flush(b);
+	if (r)
+		return r;
+	r = ch_redo_replay(vol, b->end.pos);
+	if (r)
+		say_error(vol, CH_TRACE_ERROR_SLOW_WRITE, 0, r);
+	r = r ?: slow_flush(b);
+	if (r)
+		return r;
+	do {
+		u32 nr = 0;
+
+		spin_lock_irq(&vol->lock);
+		more = ch_batch_collect(&vol->tier, b->item, &nr,
+					min_t(u64, CH_LOOK_MAX, ch_batch_items_max(&vol->tier)));
+		ch_batch_clean(&vol->tier, b->item, nr);
+		if (!more)
+			ch_batch_end(&vol->tier);
+		spin_unlock_irq(&vol->lock);
+		cond_resched();
+	} while (more);
+	return 0;
+}
+
 int ch_batch_run(struct ch_batch *b, const struct ch_edge *end)
 {
 	int r;
 
 	b->end = *end;
+	/* Only this thread ends batches: no lock is needed to ask. */
+	if (ch_batch_resumes(&b->vol->tier))
+		return resume(b);
 	collect(b);
 	window_grow(b, b->items);
 	/* Broken data that nobody needs falls out of the batch, and its redo lists are made anew.

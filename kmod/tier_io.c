@@ -20,13 +20,11 @@ int ch_io_block(struct block_device *bdev, u64 block, struct page *page, blk_opf
 	return r;
 }
 
-int ch_io_read(struct block_device *bdev, u64 block, u32 blocks, void *buf)
+static int io_buffer(struct block_device *bdev, u64 block, u32 blocks, u8 *at, blk_opf_t opf)
 {
-	u8 *at = buf;
-
 	while (blocks) {
 		u32 n = min_t(u32, blocks, BIO_MAX_VECS), i;
-		struct bio *bio = bio_alloc(bdev, n, REQ_OP_READ | REQ_META, GFP_KERNEL);
+		struct bio *bio = bio_alloc(bdev, n, opf, GFP_NOIO);
 		int r;
 
 		bio->bi_iter.bi_sector = block * CH_SECTORS_PER_BLOCK;
@@ -46,6 +44,16 @@ int ch_io_read(struct block_device *bdev, u64 block, u32 blocks, void *buf)
 		blocks -= n;
 	}
 	return 0;
+}
+
+int ch_io_read(struct block_device *bdev, u64 block, u32 blocks, void *buf)
+{
+	return io_buffer(bdev, block, blocks, buf, REQ_OP_READ | REQ_META);
+}
+
+int ch_io_write(struct block_device *bdev, u64 block, u32 blocks, void *buf)
+{
+	return io_buffer(bdev, block, blocks, buf, REQ_OP_WRITE);
 }
 
 int ch_io_flush(struct block_device *bdev)

@@ -270,11 +270,14 @@ static int recover(struct ch_volume *vol, u8 *buf, char **error)
 	enum ch_recover_step step;
 	struct ch_recover_io io;
 	struct ch_recover rc;
+	u64 redo_end;
 	int r;
 
-	/* Its first block tells how far a batch has come; unreadable, it is as good as empty. */
-	r = ch_io_read(vol->slow->bdev, vol->tier.geo.redo_start, 1, buf);
-	ch_recover_init(&rc, &vol->tier, &vol->sb, r ? NULL : buf);
+	*error = "not enough memory to look at the redo area of the slow device";
+	r = ch_redo_verify(vol, &redo_end);
+	if (r)
+		return r;
+	ch_recover_init(&rc, &vol->tier, &vol->sb, redo_end);
 	while ((step = ch_recover_next(&rc, &io)) == CH_RECOVER_READ) {
 		const void *data = buf;
 

@@ -89,18 +89,9 @@ void ch_batch_close(struct ch_tier *tier)
 
 void ch_batch_grow(struct ch_tier *tier)
 {
-	bool full = tier->batch_blocks >= tier->batch_max;
-
-	/*
-	 * Recovery, on the way to the end of the batch that was under way: it fits, unless discards
-	 * had thinned it out, or the devices are not of one moment. Then the slow device alone
-	 * is only whole again when the log is empty.
-	 */
-	if (tier->forced_pos > tier->head.pos && full)
-		tier->forced_pos = 0;
 	if (tier->forced_pos > tier->head.pos)
 		return;
-	if (full || tier->forced_pos == tier->head.pos)
+	if (tier->batch_blocks >= tier->batch_max || tier->forced_pos == tier->head.pos)
 		ch_batch_close(tier);
 }
 
@@ -128,6 +119,11 @@ enum ch_batch_result ch_batch_begin(struct ch_tier *tier, struct ch_edge *ret_en
 		return CH_BATCH_FLUSH;
 	*ret_end = *end;
 	return CH_BATCH_OK;
+}
+
+bool ch_batch_resumes(const struct ch_tier *tier)
+{
+	return tier->forced_pos && tier->edges && edge_at(tier, 0)->pos == tier->forced_pos;
 }
 
 bool ch_batch_collect(struct ch_tier *tier, struct ch_destage_item *item, u32 *nr, u32 look_max)
@@ -238,6 +234,8 @@ void ch_batch_end(struct ch_tier *tier)
 	tier->slow = *edge_at(tier, 0);
 	tier->edge_first = (tier->edge_first + 1) % tier->edge_max;
 	tier->edges--;
+	if (tier->slow.pos == tier->forced_pos)
+		tier->forced_pos = 0;
 }
 
 /* ---- tail ---- */

@@ -18,9 +18,9 @@ static void rewind_to_tail(struct ch_recover *rc)
 }
 
 /*
- * The batch under way may have reached the slow device in part. It is done again, the same, and
- * before any other: until then only the redo area makes sense of that device. Views of what
- * was before its end are lost, as they were when it began.
+ * The batch under way may have reached the slow device in part. It is done again, and before any
+ * other: until then only the redo area makes sense of that device. Views of what was before
+ * its end are lost, as they were when it began.
  */
 static void force_batch(struct ch_tier *tier, u64 end_pos)
 {
@@ -31,15 +31,12 @@ static void force_batch(struct ch_tier *tier, u64 end_pos)
 }
 
 void ch_recover_init(struct ch_recover *rc, struct ch_tier *tier, const struct ch_sb *sb,
-		     const void *redo_block)
+		     u64 redo_end)
 {
-	struct ch_redo redo;
-
 	memset(rc, 0, sizeof(*rc));
 	rc->tier = tier;
-	if (redo_block && ch_redo_decode(redo_block, tier->salt, &redo) &&
-	    redo.end_pos > tier->tail.pos)
-		force_batch(tier, redo.end_pos);
+	if (redo_end > tier->tail.pos)
+		force_batch(tier, redo_end);
 	rc->durable_seq = rc->sb_durable_seq = sb->durable_seq;
 	/* Shut down in order: the superblock knows the end, no need to look for it. */
 	rc->pass = sb->flags & CH_SB_CLEAN ? 2 : 1;

@@ -44,9 +44,9 @@ struct ch_recover {
 	u64 summed;		/* records of them known from summary pages */
 };
 
-/* redo_block: the first block of the redo area, or NULL if it cannot be read. */
+/* redo_end: end_pos of the redo area if all of it counts (on-disk-format.md), else 0. */
 void ch_recover_init(struct ch_recover *rc, struct ch_tier *tier, const struct ch_sb *sb,
-		     const void *redo_block);
+		     u64 redo_end);
 enum ch_recover_step ch_recover_next(struct ch_recover *rc, struct ch_recover_io *ret_io);
 /* `buf` holds what was asked for. If it could not be read, do not go on: fail the start. */
 void ch_recover_feed(struct ch_recover *rc, const void *buf);

@@ -146,7 +146,7 @@ struct ch_tier {
 	u64 batch_max;	  /* blocks at which a batch is closed */
 	u64 batch_blocks; /* in the one that is open: behind the last edge */
 	u64 collect_pos;  /* ch_batch_collect() has looked before it */
-	u64 forced_pos;	  /* recovery: the first edge is here, 0 = anywhere */
+	u64 forced_pos;	  /* the redo area holds the batch that ends here; 0 = none that counts */
 
 	struct ch_edge tail_next; /* ch_tail_superblock() has put this into a superblock */
 
@@ -309,6 +309,15 @@ enum ch_batch_result ch_batch_begin(struct ch_tier *tier, struct ch_edge *ret_en
 
 /* An edge at the head, unless nothing was written since the last one. */
 void ch_batch_close(struct ch_tier *tier);
+
+/*
+ * Is that batch in the redo area, whole, from before a cut? Then FLUSH THE SLOW DEVICE (what could
+ * be read need not be durable yet), and what is there is to be written in place (it may have been
+ * in part), and nothing else: discards may have thinned the batch out, so that what the log says
+ * now is more. Then the flush, ch_batch_clean() for all that ch_batch_collect() hands out (which
+ * may be more than ch_batch_items_max(): take it by pieces), and ch_batch_end().
+ */
+bool ch_batch_resumes(const struct ch_tier *tier);
 
 struct ch_destage_item {
 	u64 pos; /* where it is in the log */

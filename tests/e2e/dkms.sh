@@ -17,6 +17,7 @@ tests=0 failed=0
 [ "$(id -u)" = 0 ] || { echo "1..0 # SKIP needs root"; exit 4; }
 [ -x /usr/sbin/dkms ] || { echo "1..0 # SKIP dkms is not installed"; exit 4; }
 [ -n "${DKMS_IN_NS:-}" ] || DKMS_IN_NS=1 exec unshare --mount --propagation private "$BASH" "$0" "$@"
+mkdir -p "$BUILD/vm" # before it is seen through the overlay
 tmp=$(mktemp -d /tmp/cohost-dkms-XXXXXX)
 root=$tmp/root
 

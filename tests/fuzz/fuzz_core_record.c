@@ -175,7 +175,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	sb = superblock(head);
 	tier_make(&tier, &sb);
 	ch_changed_load(&tier, 0, head[6] & 1 ? NULL : map);
-	ch_recover_init(&rc, &tier, &sb, NULL);
+	ch_recover_init(&rc, &tier, &sb, 0);
 	while ((step = ch_recover_next(&rc, &io)) == CH_RECOVER_READ) {
 		uint8_t *buf;
 

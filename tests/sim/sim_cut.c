@@ -234,7 +234,12 @@ static bool power_up(struct sim_vol *v)
 /* Drain, look at everything, and go on or stop in order. */
 static void settle(struct sim_vol *v, enum kind kind)
 {
-	if (kind == KIND_FLIPS || v->tier.failed || !sim_vol_drain(v))
+	if (kind == KIND_FLIPS || v->tier.failed)
+		return;
+	/* The devices are well again: a batch that meets an error is done again as a whole. */
+	memset(v->fast.fail_one_in, 0, sizeof(v->fast.fail_one_in));
+	memset(v->slow.fail_one_in, 0, sizeof(v->slow.fail_one_in));
+	if (!sim_vol_drain(v))
 		return;
 	sim_vol_verify(v);
 	sim_vol_verify_changed(v);

@@ -316,14 +316,14 @@ static int load_map(struct sim_vol *v, const struct ch_sb *sb)
 static enum ch_recover_step replay(struct sim_vol *v, const struct ch_sb *sb)
 {
 	static uint8_t buf[CH_REC_BLOCKS_MAX * CH_BLOCK_SIZE];
-	bool redo = !read_block(&v->slow, sb->geo.redo_start, buf);
+	uint64_t redo = sim_vol_redo_replay(v, v->scratch);
 	struct ch_recover rc;
 	struct ch_recover_io io;
 	enum ch_recover_step step;
 	uint32_t rounds = 0;
 	int err;
 
-	ch_recover_init(&rc, &v->tier, sb, redo && v->mutant != SIM_NO_REDO_RESUME ? buf : NULL);
+	ch_recover_init(&rc, &v->tier, sb, v->mutant != SIM_NO_REDO_RESUME ? redo : 0);
 	while ((step = ch_recover_next(&rc, &io)) == CH_RECOVER_READ) {
 		if (++rounds > 4 * v->shape.log_blocks + 16 || !io.blocks ||
 		    io.blocks > CH_REC_BLOCKS_MAX) {
@@ -640,7 +640,7 @@ static bool redo_list(struct sim_vol *v, uint32_t index, uint64_t *tags, struct 
 }
 
 /* As an activation without the fast device does: the end of the redone batch, 0 = none counts. */
-static uint64_t redo_replay(struct sim_vol *v, uint64_t *tags)
+uint64_t sim_vol_redo_replay(struct sim_vol *v, uint64_t *tags)
 {
 	struct ch_redo first, redo;
 	uint32_t i, lists;
@@ -674,7 +674,7 @@ void sim_vol_verify_slow_alone(struct sim_vol *v)
 	if (v->why || v->slow_unsure || v->damaged)
 		return;
 	memset(v->scratch, 0xff, v->shape.volume_blocks * sizeof(*v->scratch));
-	end = redo_replay(v, v->scratch);
+	end = sim_vol_redo_replay(v, v->scratch);
 	memcpy(v->seen, v->slow_tags, v->shape.volume_blocks * sizeof(*v->seen));
 	if (end)
 		sim_vol_slow_expect(v, end, v->seen);

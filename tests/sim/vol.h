@@ -173,7 +173,7 @@ struct sim_vol {
 	uint8_t *item_data;
 	uint8_t *item_state;
 	uint32_t nr_items, next_item;
-	bool destage_failed;
+	bool destage_failed, resumed;
 	struct sim_slow_write slow_write[SIM_WRITES_MAX];
 	struct sim_req slow_flush;
 	uint8_t *redo_buf; /* the redo area of the batch */
@@ -262,6 +262,11 @@ void sim_vol_verify_changed(struct sim_vol *v);
 void sim_vol_verify_slow(struct sim_vol *v);
 /* `tags`, which hold the volume at slow_pos, become those at log position `end`. */
 void sim_vol_slow_expect(const struct sim_vol *v, uint64_t end, uint64_t *tags);
+/*
+ * What an activation without the fast device would take from the redo area into `tags`; the end of
+ * that batch, 0 if none counts.
+ */
+uint64_t sim_vol_redo_replay(struct sim_vol *v, uint64_t *tags);
 /* At any time: with its redo area, the slow device alone is the volume at the end of a batch. */
 void sim_vol_verify_slow_alone(struct sim_vol *v);
 bool sim_vol_fail(struct sim_vol *v, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -26,11 +26,25 @@ static void collect_items(struct sim_vol *v)
 	v->destage = SIM_D_READ;
 }
 
+static void clean_all(struct sim_vol *v)
+{
+	bool more = true;
+
+	while (more) {
+		uint32_t nr = 0;
+
+		more = ch_batch_collect(&v->tier, v->item, &nr, 1 + sim_rng_below(v->rng, 64));
+		ch_batch_clean(&v->tier, v->item, nr);
+	}
+}
+
 static void clean_items(struct sim_vol *v)
 {
 	uint32_t i;
 
-	for (i = 0; i < v->nr_items; i++) {
+	if (v->resumed)
+		clean_all(v);
+	for (i = 0; i < v->nr_items && !v->resumed; i++) {
 		if (v->item_state[i] == ITEM_BAD)
 			continue;
 		if (v->mutant == SIM_CLEAN_UNSEEN)
@@ -41,6 +55,36 @@ static void clean_items(struct sim_vol *v)
 	sim_vol_slow_expect(v, v->batch_end.pos, v->slow_tags);
 	v->slow_pos = v->batch_end.pos;
 	ch_batch_end(&v->tier);
+}
+
+/* A batch from before a cut: what the redo area has of it goes in place once more. */
+static void resume_items(struct sim_vol *v)
+{
+	const struct ch_geometry *geo = &v->geo;
+	uint8_t list[CH_BLOCK_SIZE] __attribute__((aligned(8)));
+	const struct ch_redo_disk *d = (const void *)list;
+	uint32_t total, i;
+
+	v->nr_items = v->next_item = 0;
+	v->destage_failed = false;
+	v->resumed = true;
+	sim_dev_peek(&v->slow, sector_of(geo->redo_start), list, CH_SECTORS_PER_BLOCK);
+	total = le32_to_cpu(d->total);
+	for (i = 0; i < total; i++) {
+		uint64_t chunk = geo->redo_start + i / CH_REDO_ITEMS_MAX * CH_REDO_CHUNK_BLOCKS;
+		uint32_t n = i % CH_REDO_ITEMS_MAX;
+
+		sim_dev_peek(&v->slow, sector_of(chunk), list, CH_SECTORS_PER_BLOCK);
+		sim_dev_peek(&v->slow, sector_of(chunk + 1 + n),
+			     v->item_data + (size_t)i * CH_BLOCK_SIZE, CH_SECTORS_PER_BLOCK);
+		v->item[i].lba = le32_to_cpu(d->item[n].lba);
+		v->item_state[i] = ITEM_READY;
+	}
+	v->nr_items = total;
+	/* What could be read need not be durable: only the machine may have died. */
+	v->destage = SIM_D_REDO_FLUSH;
+	v->slow_flush = (struct sim_req){.op = SIM_FLUSH, .priv = &v->slow_flush};
+	sim_dev_submit(&v->slow, &v->slow_flush);
 }
 
 static void lose_view(struct sim_vol *v)
@@ -79,7 +123,11 @@ static bool plan_step(struct sim_vol *v)
 		return false;
 	switch (batch_begin(v)) {
 	case CH_BATCH_OK:
-		collect_items(v);
+		v->resumed = false;
+		if (ch_batch_resumes(&v->tier))
+			resume_items(v);
+		else
+			collect_items(v);
 		return true;
 	case CH_BATCH_FLUSH:
 		v->want_flush = true;

@@ -24,7 +24,7 @@ struct rig {
 	struct ch_sb sb; /* as last written */
 	u8 fast[(START + LOG) * CH_BLOCK_SIZE];
 	u8 slow[VOL]; /* first byte of each block */
-	u8 redo[CH_BLOCK_SIZE];
+	u64 redo_end;
 };
 
 static void alloc_tier(struct rig *r)
@@ -89,7 +89,7 @@ static long boot(struct rig *r)
 				(r->sb.geo.map_start + r->sb.base_slot * r->sb.geo.map_blocks) *
 					CH_BLOCK_SIZE +
 				i * 512);
-	ch_recover_init(&rc, &r->t, &r->sb, r->redo);
+	ch_recover_init(&rc, &r->t, &r->sb, r->redo_end);
 	while ((step = ch_recover_next(&rc, &io)) == CH_RECOVER_READ)
 		ch_recover_feed(&rc, r->fast + io.fast_block * CH_BLOCK_SIZE);
 	if (step == CH_RECOVER_DAMAGED)
@@ -402,62 +402,36 @@ static void batches_close_by_themselves(void **state)
 static void batch_is_resumed(void **state)
 {
 	struct rig *r = *state;
-	struct ch_redo_disk *list = (struct ch_redo_disk *)r->redo;
 	struct ch_destage_item item[LOG];
 	struct ch_edge end, again;
 
 	write_durable(r, 1, 1, 'a');
 	ch_batch_close(&r->t);
 	assert_int_equal(ch_batch_begin(&r->t, &end), CH_BATCH_OK);
-	assert_int_equal(collect(r, item), 1);
-	ch_redo_begin(list, &r->t, &end, 0, 1);
-	ch_redo_add(list, item[0].lba, item[0].crc);
-	ch_redo_end(list);
+	assert_false(ch_batch_resumes(&r->t));
+	r->redo_end = end.pos;
 	write_durable(r, 1, 1, 'b');
 	free_tier(r);
 	assert_int_equal(boot(r), 2);
 	assert_int_equal(ch_batch_begin(&r->t, &again), CH_BATCH_OK);
+	assert_true(ch_batch_resumes(&r->t));
 	assert_int_equal(again.pos, end.pos);
 	assert_int_equal(again.seq, end.seq);
 	assert_int_equal(collect(r, item), 1);
 	place(r, item, 1);
 	assert_int_equal(r->slow[1], 'a');
-}
-
-/* A slow device that is batches ahead of the fast one's superblock, as in copies taken one by one.
- */
-static void batch_that_does_not_fit_is_not_resumed(void **state)
-{
-	struct rig *r = *state;
-	struct ch_redo_disk *list = (struct ch_redo_disk *)r->redo;
-	struct ch_destage_item item[LOG];
-	struct ch_edge end;
-
-	for (u32 i = 0; ch_log_room(&r->t, 1) == CH_LOG_OK; i++)
-		write_durable(r, i, 1, 'a');
-	end = r->t.head;
-	ch_redo_begin(list, &r->t, &end, 0, 1);
-	ch_redo_add(list, 0, 0);
-	ch_redo_end(list);
-	free_tier(r);
-	assert_true(boot(r) >= 0);
-	while (ch_batch_begin(&r->t, &end) == CH_BATCH_OK) {
-		assert_true(collect(r, item) <= ch_batch_items_max(&r->t));
-		destage(r);
-	}
-	assert_int_equal(r->slow[0], 'a');
+	ch_batch_clean(&r->t, item, 1);
+	ch_batch_end(&r->t);
+	assert_false(ch_batch_resumes(&r->t));
+	destage(r);
+	assert_int_equal(r->slow[1], 'b');
 }
 
 static void log_that_ends_before_the_redo_area_is_refused(void **state)
 {
 	struct rig *r = *state;
-	struct ch_redo_disk *list = (struct ch_redo_disk *)r->redo;
-	struct ch_edge end = r->t.head;
 
-	end.pos += 10;
-	ch_redo_begin(list, &r->t, &end, 0, 1);
-	ch_redo_add(list, 3, 0);
-	ch_redo_end(list);
+	r->redo_end = r->t.head.pos + 10;
 	free_tier(r);
 	assert_int_equal(boot(r), -1);
 }
@@ -865,7 +839,6 @@ int main(void)
 		TEST(overwritten_meanwhile_is_another_batch),
 		TEST(batches_close_by_themselves),
 		TEST(batch_is_resumed),
-		TEST(batch_that_does_not_fit_is_not_resumed),
 		TEST(log_that_ends_before_the_redo_area_is_refused),
 		TEST(broken_item_is_skipped_when_nobody_needs_it),
 		TEST(full_log_frees_by_destage_only),

@@ -116,7 +116,7 @@ class Raw(Stack):
 
 
 LINE_BYTES = 32 << 10
-SMALL_BYTES = 72 << 20
+SMALL_BYTES = 200 << 20
 
 
 class Cohost(Stack):
@@ -136,21 +136,24 @@ class Cohost(Stack):
         run("cohostctl", "-y", "volume", "create", "bench", "fast", self.fast, "slow", self.slow, *log)
 
     def bytes_per_line(self):
-        """What a line of the read tier costs in RAM: of two volumes with the same log, one has lines."""
+        """What a line of the read tier costs in RAM: of two volumes with the same log, one has more."""
         whole, small = self.fast, "bench-small"
         run("dmsetup", "create", small, "--table", f"0 {SMALL_BYTES // SECTOR} linear {whole} 0")
         try:
             self.fast = "/dev/mapper/" + small
-            self.create()
-            bare = self._volume()
-            self.stop()
+            few = self._with_lines()
         finally:
             self.fast = whole
             run("dmsetup", "remove", "--retry", small)
-        self.create("log", str(bare["log_bytes_total"]))
-        lined = self._volume()
+        many = self._with_lines()
+        lines = (many["line_bytes_total"] - few["line_bytes_total"]) / LINE_BYTES
+        return (many["memory_bytes"] - few["memory_bytes"]) / lines
+
+    def _with_lines(self):
+        self.create("log", "64M")
+        volume = self._volume()
         self.stop()
-        return (lined["memory_bytes"] - bare["memory_bytes"]) / (lined["line_bytes_total"] / LINE_BYTES)
+        return volume
 
     def start(self):
         run("cohostctl", "volume", "start", "bench", "fast", self.fast, "slow", self.slow)
