@@ -482,6 +482,8 @@ void ch_slow_encode(const struct ch_slow *slow, void *block)
 	d->redo_blocks = cpu_to_le64(slow->redo_blocks);
 	d->data_start = cpu_to_le64(slow->data_start);
 	memcpy(d->name, slow->name, CH_NAME_MAX - 1);
+	d->salt = cpu_to_le64(slow->salt);
+	d->flags = cpu_to_le32(slow->flags);
 	d->crc = cpu_to_le32(sb_crc(d));
 }
 
@@ -503,8 +505,11 @@ enum ch_check ch_slow_decode(const void *block, struct ch_slow *ret_slow)
 	slow.redo_start = le64_to_cpu(d->redo_start);
 	slow.redo_blocks = le64_to_cpu(d->redo_blocks);
 	slow.data_start = le64_to_cpu(d->data_start);
+	slow.salt = le64_to_cpu(d->salt);
+	slow.flags = le32_to_cpu(d->flags);
 	if (!area_ok(slow.data_start, slow.volume_blocks, slow.slow_blocks) ||
-	    !area_ok(slow.redo_start, slow.redo_blocks, slow.data_start))
+	    !area_ok(slow.redo_start, slow.redo_blocks, slow.data_start) ||
+	    slow.redo_start < CH_META_START)
 		return CH_CHECK_RANGE;
 	*ret_slow = slow;
 	return CH_CHECK_OK;
@@ -628,6 +633,7 @@ void ch_format_slow(const struct ch_sb *sb, u64 n, void *block, u64 *ret_block)
 		.redo_start = sb->geo.redo_start,
 		.redo_blocks = sb->geo.redo_blocks,
 		.data_start = sb->geo.data_start,
+		.salt = sb->salt,
 	};
 
 	memcpy(slow.uuid, sb->uuid, sizeof(slow.uuid));

@@ -107,7 +107,12 @@ static_assert(offsetof(struct ch_sb_disk, reserved) == 2560, "superblock layout"
  * what a power cut left behind the end of the log can never come back.
  */
 
-/* Header of the slow device: written by format only, same two places. */
+/*
+ * Header of the slow device: written by format only, same two places. A rescue (the slow device
+ * alone, after the fast one died) gives it a new uuid and salt: no log belongs to it any more,
+ * and what is in the redo area does not count again.
+ */
+#define CH_SLOW_RESCUED (1U << 0)
 struct ch_slow_disk {
 	u8 magic[8];
 	__le32 version;
@@ -121,9 +126,13 @@ struct ch_slow_disk {
 	__le64 redo_blocks;
 	__le64 data_start;
 	u8 name[CH_NAME_MAX];
-	u8 reserved[4096 - 152];
+	__le64 salt;  /* the fast device's: of the redo lists that count */
+	__le32 flags; /* CH_SLOW_* */
+	u8 reserved[4096 - 164];
 };
 static_assert(sizeof(struct ch_slow_disk) == CH_BLOCK_SIZE, "slow header is one block");
+static_assert(offsetof(struct ch_slow_disk, salt) == 152, "slow header layout");
+static_assert(offsetof(struct ch_slow_disk, reserved) == 164, "slow header layout");
 
 /*
  * A log record: one header block, then `blocks - 1` blocks of payload, always
@@ -280,6 +289,8 @@ struct ch_slow {
 	u8 uuid[16];
 	char name[CH_NAME_MAX];
 	u64 slow_blocks, volume_blocks, redo_start, redo_blocks, data_start;
+	u64 salt;
+	u32 flags;
 };
 
 enum ch_check {

@@ -113,6 +113,7 @@ if "$ctl" volume -h >/dev/null 2>&1; then
 	if [ "$(id -u)" = 0 ]; then
 		as=(setpriv --reuid=65534 --regid=65534 --clear-groups)
 		refused 7 "needs root" "volume create m fast /dev/null slow /dev/null"
+		refused 7 "needs root" "volume rescue m slow /dev/null"
 		refused 7 "run it again with sudo" "volume create m fast /dev/null slow /dev/null"
 		as=(env)
 	fi

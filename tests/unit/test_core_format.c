@@ -291,6 +291,8 @@ static void slow_header(void **state)
 	assert_memory_equal(slow.uuid, uuid, 16);
 	assert_string_equal(slow.name, "media");
 	assert_int_equal(slow.data_start, sb.geo.data_start);
+	assert_int_equal(slow.salt, sb.salt);
+	assert_int_equal(slow.flags, 0);
 	b[0] ^= 1;
 	assert_int_equal(ch_slow_pick(a, b, &slow), CH_CHECK_CRC);
 }

@@ -12,6 +12,7 @@
 #include "cohostctl/value.h"
 #include "lib/volume.h"
 #include "lib/volume_json.h"
+#include "lib/volume_rescue.h"
 
 static const struct ch_column list_columns[] = {
 	{"NAME", "name", CH_SHOW_TEXT},
@@ -192,6 +193,42 @@ static int run_delete(struct ch_cmd *cmd)
 	return ch_cmd_done(cmd, NULL, "deleted volume '%s'", spec.name);
 }
 
+/* What is there, and what is not. */
+static int run_rescue(struct ch_cmd *cmd)
+{
+	const struct ch_volume_spec spec = spec_of(cmd);
+	char path[CH_VOLUME_PATH_SIZE], size[CH_VALUE_TEXT_MAX], how[256];
+	struct ch_rescue rescue;
+	json_t *body;
+
+	if (ch_volume_rescue(&spec, &rescue, &cmd->error))
+		return ch_cmd_failed(cmd);
+	ch_value_size_text(rescue.size_bytes, size);
+	ch_volume_path(spec.name, path);
+	if (rescue.again)
+		snprintf(how, sizeof(how), "it was rescued before, and is as it was left");
+	else if (rescue.redone)
+		snprintf(how, sizeof(how),
+			 "as it was before record %" PRIu64 " (position %" PRIu64 "), with %" PRIu64
+			 " blocks redone; what was written later is lost",
+			 rescue.end_seq, rescue.end_pos, rescue.blocks);
+	else
+		snprintf(how, sizeof(how),
+			 "as the last whole batch of destage left it, nothing to redo; what was "
+			 "written later is lost");
+	body = json_pack("{s:b, s:s, s:I, s:b, s:b, s:I, s:I, s:I}", "dry_run", spec.dry_run,
+			 "device", path, "size_bytes", (json_int_t)rescue.size_bytes, "again",
+			 rescue.again, "redone", rescue.redone, "redone_blocks",
+			 (json_int_t)rescue.blocks, "end_seq", (json_int_t)rescue.end_seq,
+			 "end_pos", (json_int_t)rescue.end_pos);
+	if (!rescue.again && !spec.dry_run)
+		ch_cmd_note(cmd,
+			    "check the file system on it, then copy what is there to a volume with "
+			    "two devices");
+	return ch_cmd_done(cmd, body, "%s volume '%s' of %s at %s: %s",
+			   spec.dry_run ? "would rescue" : "rescued", spec.name, size, path, how);
+}
+
 static int run_set(struct ch_cmd *cmd)
 {
 	const char *name = ch_cmd_name(cmd), *mode_name = ch_cmd_str(cmd, "mode", NULL);
@@ -286,6 +323,11 @@ static const struct ch_ctl_key pair_keys[] = {
 	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
 };
 
+static const struct ch_ctl_key slow_keys[] = {
+	{"slow", CH_KEY_PATH, true, NULL, "DEV", "its slow device"},
+	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
+};
+
 static const struct ch_ctl_key delete_keys[] = {
 	{"fast", CH_KEY_PATH, false, NULL, "DEV", "its fast device, where it is not started"},
 	{"slow", CH_KEY_PATH, false, NULL, "DEV", "its slow device, where it is not started"},
@@ -326,6 +368,14 @@ static const struct ch_ctl_verb verbs[] = {
 	{"seal", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, NULL,
 	 "make all durable on the fast device, as before a loss of power",
 	 "Tells what is dirty, and how long a flush to the slow device would take.", run_seal},
+	{"rescue", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT,
+	 slow_keys, "start a volume whose fast device is dead, without it; needs -y",
+	 "The slow device is brought to the end of the last batch of destage that it has whole, "
+	 "and "
+	 "mapped as it is. What was written later is lost, and the old fast device does not "
+	 "belong to it any more. A volume that was rescued is started by the same command, then "
+	 "without -y.",
+	 run_rescue},
 	{"delete", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, delete_keys,
 	 "stop a volume and take it off its devices; needs -y", NULL, run_delete},
 	{NULL, CH_NAME_NONE, NULL, 0, NULL, NULL, NULL, NULL},

@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
@@ -14,7 +15,7 @@
 
 #define BLOCK_BYTES 4096
 
-static int fail_open(const char *path, int err, struct ch_error *e)
+static int fail_open(const char *path, bool write, int err, struct ch_error *e)
 {
 	switch (err) {
 	case ENOENT:
@@ -27,7 +28,8 @@ static int fail_open(const char *path, int err, struct ch_error *e)
 		return ch_error_hint(e, "see by what with: lsblk %s", path);
 	case EACCES:
 	case EPERM:
-		ch_error_set(e, -EPERM, "no permission to open %s for writing", path);
+		ch_error_set(e, -EPERM, "no permission to open %s for %s", path,
+			     write ? "writing" : "reading");
 		return ch_error_hint(e, "run it again with sudo");
 	case EROFS:
 		ch_error_set(e, -err, "device %s is read-only", path);
@@ -39,13 +41,11 @@ static int fail_open(const char *path, int err, struct ch_error *e)
 
 static int measure(struct ch_blockdev *dev, struct ch_error *e)
 {
-	int sector_bytes = 0, read_only = 0;
+	int sector_bytes = 0;
 
 	if (ioctl(dev->fd, BLKGETSIZE64, &dev->size_bytes) ||
-	    ioctl(dev->fd, BLKSSZGET, &sector_bytes) || ioctl(dev->fd, BLKROGET, &read_only))
+	    ioctl(dev->fd, BLKSSZGET, &sector_bytes))
 		return ch_error_set(e, -errno, "cannot measure %s: %s", dev->path, strerror(errno));
-	if (read_only)
-		return fail_open(dev->path, EROFS, e);
 	if (sector_bytes > BLOCK_BYTES)
 		return ch_error_set(e, -EINVAL,
 				    "device %s has sectors of %d bytes; at most %d work", dev->path,
@@ -53,34 +53,63 @@ static int measure(struct ch_blockdev *dev, struct ch_error *e)
 	return 0;
 }
 
-int ch_blockdev_open(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e)
+static int check_writable(const struct ch_blockdev *dev, struct ch_error *e)
+{
+	int read_only = 0;
+
+	if (ioctl(dev->fd, BLKROGET, &read_only))
+		return ch_error_set(e, -errno, "cannot measure %s: %s", dev->path, strerror(errno));
+	return read_only ? fail_open(dev->path, true, EROFS, e) : 0;
+}
+
+static int fail_no_device(const char *path, const struct stat *st, struct ch_error *e)
+{
+	ch_error_set(e, -ENOTBLK, "%s is not a block device", path);
+	if (S_ISREG(st->st_mode))
+		return ch_error_hint(e, "make one of the file with: losetup --find --show %s",
+				     path);
+	return ch_error_hint(e, "see what there is with: lsblk -p");
+}
+
+static int open_device(const char *path, bool write, struct ch_blockdev *ret_dev,
+		       struct ch_error *e)
 {
 	struct ch_blockdev dev = {.path = path};
 	struct stat st;
-	int err;
+	int err = 0;
 
 	if (stat(path, &st))
-		return fail_open(path, errno, e);
-	if (!S_ISBLK(st.st_mode)) {
-		ch_error_set(e, -ENOTBLK, "%s is not a block device", path);
-		if (S_ISREG(st.st_mode))
-			ch_error_hint(e, "make one of the file with: losetup --find --show %s",
-				      path);
-		else
-			ch_error_hint(e, "see what there is with: lsblk -p");
-		return -ENOTBLK;
-	}
-	dev.dev = st.st_rdev;
-	dev.fd = open(path, O_RDWR | O_EXCL | O_CLOEXEC);
+		return fail_open(path, write, errno, e);
+	if (!S_ISBLK(st.st_mode) && (write || !S_ISREG(st.st_mode)))
+		return fail_no_device(path, &st, e);
+	dev.fd = open(path,
+		      (write ? O_RDWR : O_RDONLY) | (S_ISBLK(st.st_mode) ? O_EXCL : 0) | O_CLOEXEC);
 	if (dev.fd < 0)
-		return fail_open(path, errno, e);
-	err = measure(&dev, e);
+		return fail_open(path, write, errno, e);
+	if (S_ISREG(st.st_mode)) {
+		dev.size_bytes = (uint64_t)st.st_size;
+	} else {
+		dev.dev = st.st_rdev;
+		err = measure(&dev, e);
+	}
+	if (!err && write)
+		err = check_writable(&dev, e);
 	if (err) {
 		ch_blockdev_close(&dev);
 		return err;
 	}
 	*ret_dev = dev;
 	return 0;
+}
+
+int ch_blockdev_open(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e)
+{
+	return open_device(path, true, ret_dev, e);
+}
+
+int ch_blockdev_open_read(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e)
+{
+	return open_device(path, false, ret_dev, e);
 }
 
 void ch_blockdev_close(struct ch_blockdev *dev)
@@ -90,25 +119,54 @@ void ch_blockdev_close(struct ch_blockdev *dev)
 	dev->fd = -1;
 }
 
+static int fail_io(const struct ch_blockdev *dev, const char *what, ssize_t n, struct ch_error *e)
+{
+	return ch_error_set(e, n < 0 ? -errno : -EIO, "cannot %s %s: %s", what, dev->path,
+			    n < 0 ? strerror(errno) : "it is shorter than it says");
+}
+
+int ch_blockdev_read_run(const struct ch_blockdev *dev, uint64_t block, size_t count, void *buf,
+			 struct ch_error *e)
+{
+	size_t size = count * BLOCK_BYTES, done = 0;
+
+	/* Up to a bad sector the kernel gives what is there: the next call says what it is. */
+	while (done < size) {
+		ssize_t n = pread(dev->fd, (char *)buf + done, size - done,
+				  (off_t)(block * BLOCK_BYTES + done));
+
+		if (n <= 0)
+			return fail_io(dev, "read", n, e);
+		done += (size_t)n;
+	}
+	return 0;
+}
+
+int ch_blockdev_write_run(const struct ch_blockdev *dev, uint64_t block, size_t count,
+			  const void *buf, struct ch_error *e)
+{
+	size_t size = count * BLOCK_BYTES, done = 0;
+
+	while (done < size) {
+		ssize_t n = pwrite(dev->fd, (const char *)buf + done, size - done,
+				   (off_t)(block * BLOCK_BYTES + done));
+
+		if (n <= 0)
+			return fail_io(dev, "write", n, e);
+		done += (size_t)n;
+	}
+	return 0;
+}
+
 int ch_blockdev_read(const struct ch_blockdev *dev, uint64_t block, void *buf, struct ch_error *e)
 {
-	ssize_t n = pread(dev->fd, buf, BLOCK_BYTES, (off_t)(block * BLOCK_BYTES));
-
-	if (n == BLOCK_BYTES)
-		return 0;
-	return ch_error_set(e, n < 0 ? -errno : -EIO, "cannot read %s: %s", dev->path,
-			    n < 0 ? strerror(errno) : "it is shorter than it says");
+	return ch_blockdev_read_run(dev, block, 1, buf, e);
 }
 
 int ch_blockdev_write(const struct ch_blockdev *dev, uint64_t block, const void *buf,
 		      struct ch_error *e)
 {
-	ssize_t n = pwrite(dev->fd, buf, BLOCK_BYTES, (off_t)(block * BLOCK_BYTES));
-
-	if (n == BLOCK_BYTES)
-		return 0;
-	return ch_error_set(e, n < 0 ? -errno : -EIO, "cannot write %s: %s", dev->path,
-			    n < 0 ? strerror(errno) : "it is shorter than it says");
+	return ch_blockdev_write_run(dev, block, 1, buf, e);
 }
 
 int ch_blockdev_flush(const struct ch_blockdev *dev, struct ch_error *e)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * A block device that somebody wants to give away: opened exclusively, measured, looked at
- * for what it holds already. Used by volume_make.c.
+ * A block device that somebody wants to give away, or to look into while nobody uses it: opened
+ * exclusively, measured, looked at for what it holds already. Used by volume_*.c.
  */
 #ifndef CH_LIB_BLOCKDEV_H
 #define CH_LIB_BLOCKDEV_H
@@ -14,8 +14,8 @@
 
 struct ch_blockdev {
 	const char *path; /* as the caller gave it */
-	int fd;		  /* O_RDWR | O_EXCL, -1 when closed */
-	dev_t dev;
+	int fd;		  /* O_EXCL, -1 when closed */
+	dev_t dev;	  /* 0 of a file */
 	uint64_t size_bytes;
 };
 
@@ -24,12 +24,19 @@ struct ch_blockdev {
  * no permission, sectors too large. While it is open nobody else can use it.
  */
 int ch_blockdev_open(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e);
+/* For reading only; may also be a file that is the image of one. */
+int ch_blockdev_open_read(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e);
 void ch_blockdev_close(struct ch_blockdev *dev);
 
 /* Whole blocks of 4 KiB. */
 int ch_blockdev_read(const struct ch_blockdev *dev, uint64_t block, void *buf, struct ch_error *e);
 int ch_blockdev_write(const struct ch_blockdev *dev, uint64_t block, const void *buf,
 		      struct ch_error *e);
+/* `count` blocks that follow each other. */
+int ch_blockdev_read_run(const struct ch_blockdev *dev, uint64_t block, size_t count, void *buf,
+			 struct ch_error *e);
+int ch_blockdev_write_run(const struct ch_blockdev *dev, uint64_t block, size_t count,
+			  const void *buf, struct ch_error *e);
 int ch_blockdev_flush(const struct ch_blockdev *dev, struct ch_error *e);
 
 /*

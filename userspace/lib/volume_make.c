@@ -22,14 +22,11 @@
 #include "lib/dm.h"
 #include "lib/netlink.h"
 #include "lib/volume.h"
+#include "lib/volume_header.h"
 
 /* Both devices of a volume, held exclusively. */
 struct pair {
 	struct ch_blockdev fast, slow;
-};
-
-struct block {
-	_Alignas(8) uint8_t bytes[CH_BLOCK_SIZE];
 };
 
 bool ch_volume_name_valid(const char *name)
@@ -49,12 +46,33 @@ const char *ch_volume_path(const char *name, char buf[static CH_VOLUME_PATH_SIZE
 	return buf;
 }
 
-static void dm_name(const char *name, char buf[static CH_DM_NAME_SIZE])
+const char *ch_volume_dm_name(const char *name, char buf[static CH_DM_NAME_SIZE])
 {
 	(void)snprintf(buf, CH_DM_NAME_SIZE, "cohost-%s", name);
+	return buf;
 }
 
-static int check_name(const char *name, struct ch_error *e)
+void ch_volume_dm_uuid(const uint8_t u[static COHOST_UUID_LEN], char buf[static CH_DM_UUID_SIZE])
+{
+	(void)snprintf(
+		buf, CH_DM_UUID_SIZE,
+		"COHOST-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
+		u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
+		u[14], u[15]);
+}
+
+int ch_volume_identity(uint8_t ret_uuid[static COHOST_UUID_LEN], uint64_t *ret_salt,
+		       struct ch_error *e)
+{
+	if (getrandom(ret_uuid, COHOST_UUID_LEN, 0) != COHOST_UUID_LEN ||
+	    getrandom(ret_salt, sizeof(*ret_salt), 0) != sizeof(*ret_salt))
+		return ch_error_set(e, -EIO, "the kernel gives no random numbers");
+	ret_uuid[6] = (ret_uuid[6] & 0x0f) | 0x40; /* RFC 4122, version 4 */
+	ret_uuid[8] = (ret_uuid[8] & 0x3f) | 0x80;
+	return 0;
+}
+
+int ch_volume_name_check(const char *name, struct ch_error *e)
 {
 	if (ch_volume_name_valid(name))
 		return 0;
@@ -64,12 +82,22 @@ static int check_name(const char *name, struct ch_error *e)
 		COHOST_VOLUME_NAME_MAX);
 }
 
+int ch_volume_name_free(const char *name, struct ch_error *e)
+{
+	char device[CH_DM_NAME_SIZE];
+	int found = ch_dm_exists(ch_volume_dm_name(name, device), e);
+
+	if (found <= 0)
+		return found;
+	ch_error_set(e, -EEXIST, "volume '%s' is started already", name);
+	return ch_error_hint(e, "look at it with: cohostctl volume show %s", name);
+}
+
 /* The module is there, and no volume of this name is started. */
 static int check_free(const char *name, struct ch_error *e)
 {
-	char device[CH_DM_NAME_SIZE];
 	struct ch_netlink nl;
-	int found, err;
+	int err;
 
 	err = ch_dm_check(e);
 	if (err)
@@ -78,12 +106,7 @@ static int check_free(const char *name, struct ch_error *e)
 	if (err)
 		return err;
 	ch_netlink_close(&nl);
-	dm_name(name, device);
-	found = ch_dm_exists(device, e);
-	if (found <= 0)
-		return found;
-	ch_error_set(e, -EEXIST, "volume '%s' is started already", name);
-	return ch_error_hint(e, "look at it with: cohostctl volume show %s", name);
+	return ch_volume_name_free(name, e);
 }
 
 static void pair_close(struct pair *pair)
@@ -128,7 +151,7 @@ static int pair_open(const struct ch_volume_spec *spec, struct pair *ret_pair, s
 /* The devices of a volume that is to run under this name. */
 static int pair_take(const struct ch_volume_spec *spec, struct pair *ret_pair, struct ch_error *e)
 {
-	int err = check_name(spec->name, e);
+	int err = ch_volume_name_check(spec->name, e);
 
 	if (!err)
 		err = check_free(spec->name, e);
@@ -137,39 +160,10 @@ static int pair_take(const struct ch_volume_spec *spec, struct pair *ret_pair, s
 
 /* --- the headers on the devices -------------------------------------------------- */
 
-static int read_two(const struct ch_blockdev *dev, struct block two[2], struct ch_error *e)
-{
-	int err = ch_blockdev_read(dev, CH_SB_BLOCK_A, &two[0], e);
-
-	return err ? err : ch_blockdev_read(dev, CH_SB_BLOCK_B, &two[1], e);
-}
-
-static int read_fast(const struct ch_blockdev *dev, enum ch_check *ret_check, struct ch_sb *ret_sb,
-		     struct ch_error *e)
-{
-	struct block two[2];
-	int err = read_two(dev, two, e);
-
-	if (!err)
-		*ret_check = ch_sb_pick(&two[0], &two[1], ret_sb, NULL);
-	return err;
-}
-
-static int read_slow(const struct ch_blockdev *dev, enum ch_check *ret_check,
-		     struct ch_slow *ret_slow, struct ch_error *e)
-{
-	struct block two[2];
-	int err = read_two(dev, two, e);
-
-	if (!err)
-		*ret_check = ch_slow_pick(&two[0], &two[1], ret_slow);
-	return err;
-}
-
 /* Zeroes over the headers: no volume is on the device any more. */
 static int unformat(const struct ch_blockdev *dev, struct ch_error *e)
 {
-	const struct block zeroes = {0};
+	const struct ch_block zeroes = {0};
 	int err;
 
 	err = ch_blockdev_write(dev, CH_SB_BLOCK_A, &zeroes, e);
@@ -183,7 +177,7 @@ static int format_one(const struct ch_blockdev *dev, const struct ch_sb *sb, uin
 		      void (*layout)(const struct ch_sb *sb, u64 n, void *block, u64 *place),
 		      struct ch_error *e)
 {
-	struct block block;
+	struct ch_block block;
 	u64 place;
 
 	for (uint64_t n = 0; n < count; n++) {
@@ -214,9 +208,9 @@ static int check_empty(const struct ch_blockdev *dev, struct ch_error *e)
 	char what[256];
 	int err;
 
-	err = read_fast(dev, &fast_check, &sb, e);
+	err = ch_header_read_fast(dev, &fast_check, &sb, e);
 	if (!err)
-		err = read_slow(dev, &slow_check, &slow, e);
+		err = ch_header_read_slow(dev, &slow_check, &slow, e);
 	if (err)
 		return err;
 	if (fast_check != CH_CHECK_ABSENT || slow_check != CH_CHECK_ABSENT) {
@@ -268,20 +262,17 @@ static int make_sb(const char *name, const struct ch_geometry *geo, struct ch_sb
 {
 	uint8_t uuid[COHOST_UUID_LEN];
 	uint64_t salt;
+	int err = ch_volume_identity(uuid, &salt, e);
 
-	if (getrandom(uuid, sizeof(uuid), 0) != sizeof(uuid) ||
-	    getrandom(&salt, sizeof(salt), 0) != sizeof(salt))
-		return ch_error_set(e, -EIO, "the kernel gives no random numbers");
-	uuid[6] = (uuid[6] & 0x0f) | 0x40; /* RFC 4122, version 4 */
-	uuid[8] = (uuid[8] & 0x3f) | 0x80;
-	ch_format_sb(ret_sb, geo, uuid, salt, name);
-	return 0;
+	if (!err)
+		ch_format_sb(ret_sb, geo, uuid, salt, name);
+	return err;
 }
 
 /* Loads the table. The devices must have been let go of. */
 static int load_table(const struct pair *pair, const struct ch_sb *sb, struct ch_error *e)
 {
-	char name[CH_DM_NAME_SIZE], uuid[64], params[128];
+	char name[CH_DM_NAME_SIZE], uuid[CH_DM_UUID_SIZE], params[128];
 	const struct ch_dm_table table = {
 		.name = name,
 		.uuid = uuid,
@@ -289,14 +280,9 @@ static int load_table(const struct pair *pair, const struct ch_sb *sb, struct ch
 		.params = params,
 		.sectors = sb->geo.volume_blocks * CH_SECTORS_PER_BLOCK,
 	};
-	const u8 *u = sb->uuid;
 
-	dm_name(sb->name, name);
-	(void)snprintf(
-		uuid, sizeof(uuid),
-		"COHOST-%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", u[0],
-		u[1], u[2], u[3], u[4], u[5], u[6], u[7], u[8], u[9], u[10], u[11], u[12], u[13],
-		u[14], u[15]);
+	ch_volume_dm_name(sb->name, name);
+	ch_volume_dm_uuid(sb->uuid, uuid);
 	(void)snprintf(params, sizeof(params), "%u:%u %u:%u", major(pair->fast.dev),
 		       minor(pair->fast.dev), major(pair->slow.dev), minor(pair->slow.dev));
 	return ch_dm_create(&table, e);
@@ -368,20 +354,6 @@ out:
 
 /* --- start, stop, delete --------------------------------------------------------------- */
 
-static int fail_check(const char *path, const char *which, enum ch_check check, struct ch_error *e)
-{
-	ch_error_set(e, check == CH_CHECK_ABSENT ? -ENOENT : -EUCLEAN,
-		     "%s is not the %s device of a volume: %s", path, which, ch_check_text(check));
-	if (check == CH_CHECK_ABSENT)
-		return ch_error_hint(e, "check that fast and slow are not swapped; a new volume is "
-					"made with: cohostctl volume create");
-	if (check == CH_CHECK_OLD)
-		return ch_error_hint(e, "copy the data off with that version; then, if all of it "
-					"may be lost here, make the volume anew with: "
-					"cohostctl -y volume create");
-	return ch_error_hint(e, "a newer cohost may know it; nothing was changed");
-}
-
 /* Both devices belong to one volume, and it has this name. */
 static int pair_check(const struct pair *pair, const char *name, struct ch_sb *ret_sb,
 		      struct ch_error *e)
@@ -390,15 +362,23 @@ static int pair_check(const struct pair *pair, const char *name, struct ch_sb *r
 	struct ch_slow slow;
 	int err;
 
-	err = read_fast(&pair->fast, &fast_check, ret_sb, e);
+	err = ch_header_read_fast(&pair->fast, &fast_check, ret_sb, e);
 	if (!err)
-		err = read_slow(&pair->slow, &slow_check, &slow, e);
+		err = ch_header_read_slow(&pair->slow, &slow_check, &slow, e);
 	if (err)
 		return err;
 	if (fast_check != CH_CHECK_OK)
-		return fail_check(pair->fast.path, "fast", fast_check, e);
+		return ch_header_fail(pair->fast.path, "fast", fast_check, e);
 	if (slow_check != CH_CHECK_OK)
-		return fail_check(pair->slow.path, "slow", slow_check, e);
+		return ch_header_fail(pair->slow.path, "slow", slow_check, e);
+	if (slow.flags & CH_SLOW_RESCUED) {
+		ch_error_set(e, -EINVAL,
+			     "%s holds volume '%s' without a fast device: it was rescued, and %s "
+			     "belongs to what it was before",
+			     pair->slow.path, slow.name, pair->fast.path);
+		return ch_error_hint(e, "start it with: cohostctl volume rescue %s slow %s",
+				     slow.name, pair->slow.path);
+	}
 	if (memcmp(ret_sb->uuid, slow.uuid, sizeof(slow.uuid))) {
 		ch_error_set(e, -EINVAL, "%s belongs to volume '%s' and %s to another one, '%s'",
 			     pair->fast.path, ret_sb->name, pair->slow.path, slow.name);
@@ -457,14 +437,14 @@ int ch_volume_stop(const char *name, struct ch_error *e)
 	char device[CH_DM_NAME_SIZE];
 	int err;
 
-	err = check_name(name, e);
+	err = ch_volume_name_check(name, e);
 	if (!err)
 		err = ch_dm_check(e);
 	if (!err)
 		err = check_views(name, e);
 	if (err)
 		return err;
-	dm_name(name, device);
+	ch_volume_dm_name(name, device);
 	err = ch_dm_remove(device, e);
 	if (err == -ENOENT) {
 		ch_error_set(e, err, "no volume '%s' is started", name);
@@ -510,7 +490,7 @@ int ch_volume_delete(const struct ch_volume_spec *spec, struct ch_error *e)
 	struct ch_sb sb;
 	int err;
 
-	err = check_name(spec->name, e);
+	err = ch_volume_name_check(spec->name, e);
 	if (err)
 		return err;
 	if (!ch_volume_show(spec->name, &volume, &ignored)) {

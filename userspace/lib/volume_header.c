@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+/* The headers of a volume on its devices; see volume_header.h. */
+#include "lib/volume_header.h"
+
+#include <errno.h>
+
+static int read_two(const struct ch_blockdev *dev, struct ch_block two[2], struct ch_error *e)
+{
+	int err = ch_blockdev_read(dev, CH_SB_BLOCK_A, &two[0], e);
+
+	return err ? err : ch_blockdev_read(dev, CH_SB_BLOCK_B, &two[1], e);
+}
+
+int ch_header_read_fast(const struct ch_blockdev *dev, enum ch_check *ret_check,
+			struct ch_sb *ret_sb, struct ch_error *e)
+{
+	struct ch_block two[2];
+	int err = read_two(dev, two, e);
+
+	if (!err)
+		*ret_check = ch_sb_pick(&two[0], &two[1], ret_sb, NULL);
+	return err;
+}
+
+int ch_header_read_slow(const struct ch_blockdev *dev, enum ch_check *ret_check,
+			struct ch_slow *ret_slow, struct ch_error *e)
+{
+	struct ch_block two[2];
+	int err = read_two(dev, two, e);
+
+	if (!err)
+		*ret_check = ch_slow_pick(&two[0], &two[1], ret_slow);
+	return err;
+}
+
+int ch_header_fail(const char *path, const char *which, enum ch_check check, struct ch_error *e)
+{
+	ch_error_set(e, check == CH_CHECK_ABSENT ? -ENOENT : -EUCLEAN,
+		     "%s is not the %s device of a volume: %s", path, which, ch_check_text(check));
+	switch (check) {
+	case CH_CHECK_ABSENT:
+		return ch_error_hint(e, "check that fast and slow are not swapped; a new volume is "
+					"made with: cohostctl volume create");
+	case CH_CHECK_OLD:
+		return ch_error_hint(e, "copy the data off with that version; then, if all of it "
+					"may be lost here, make the volume anew with: "
+					"cohostctl -y volume create");
+	case CH_CHECK_VERSION:
+		return ch_error_hint(e, "a newer cohost may know it; nothing was changed");
+	default:
+		return ch_error_hint(e, "nothing was changed; what is in a bucket can be had back "
+					"on other devices with: cohostctl restore run");
+	}
+}
