@@ -77,6 +77,11 @@ static bool extents_valid(const struct ch_recover *rc, const struct ch_rec_disk 
 	return true;
 }
 
+bool ch_recover_header(const struct ch_recover *rc, const struct ch_rec_disk *header)
+{
+	return header_counts(rc, header) && extents_valid(rc, header);
+}
+
 static bool payload_counts(const struct ch_rec_disk *d)
 {
 	const u8 *payload = (const u8 *)d + CH_BLOCK_SIZE;
@@ -277,7 +282,7 @@ enum ch_recover_step ch_recover_next(struct ch_recover *rc, struct ch_recover_io
 
 static void feed_record(struct ch_recover *rc, const struct ch_rec_disk *d)
 {
-	if (!header_counts(rc, d) || !extents_valid(rc, d)) {
+	if (!ch_recover_header(rc, d)) {
 		end_of_log(rc);
 		return;
 	}

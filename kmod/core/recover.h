@@ -44,6 +44,12 @@ struct ch_recover {
 	u64 summed;		/* records of them known from summary pages */
 };
 
+/*
+ * Is `header` the record that follows at rc->pos, as far as that can be judged without its payload?
+ * Looks at tier, pos, seq, prev_crc and session only: a checker may fill these itself.
+ */
+bool ch_recover_header(const struct ch_recover *rc, const struct ch_rec_disk *header);
+
 /* redo_end: end_pos of the redo area if all of it counts (on-disk-format.md), else 0. */
 void ch_recover_init(struct ch_recover *rc, struct ch_tier *tier, const struct ch_sb *sb,
 		     u64 redo_end);

@@ -11,6 +11,7 @@
 #include "cohostctl/progress.h"
 #include "cohostctl/value.h"
 #include "lib/volume.h"
+#include "lib/volume_check.h"
 #include "lib/volume_json.h"
 #include "lib/volume_rescue.h"
 
@@ -309,6 +310,86 @@ static int run_flush(struct ch_cmd *cmd)
 	return ch_cmd_done(cmd, volume_body(name), "flushed volume '%s'", name);
 }
 
+static bool check_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
+{
+	ch_progress_set(arg, done_bytes, total_bytes, NULL);
+	return !ch_interrupted();
+}
+
+static json_t *check_json(const struct ch_check_report *report)
+{
+	json_t *findings = json_array();
+
+	for (size_t i = 0; i < report->kept; i++) {
+		const struct ch_finding *finding = &report->finding[i];
+
+		(void)json_array_append_new(
+			findings,
+			json_pack("{s:s, s:b, s:s, s:I, s:s}", "what", finding->what, "damage",
+				  !finding->note, "device", finding->slow ? "slow" : "fast",
+				  "block", (json_int_t)finding->block, "message", finding->text));
+	}
+	return json_pack("{s:s, s:b, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:o}", "name",
+			 report->name, "stopped", report->stopped, "records",
+			 (json_int_t)report->records, "payload_blocks", (json_int_t)report->blocks,
+			 "summary_pages", (json_int_t)report->pages, "map_sectors",
+			 (json_int_t)report->map_sectors, "checkpoints", (json_int_t)report->pins,
+			 "redo_blocks", (json_int_t)report->redo_blocks, "end_seq",
+			 (json_int_t)report->end_seq, "damages", (json_int_t)report->findings,
+			 "notes", (json_int_t)report->notes, "findings", findings);
+}
+
+static void check_print(const struct ch_check_report *report)
+{
+	for (size_t i = 0; i < report->kept; i++) {
+		const struct ch_finding *finding = &report->finding[i];
+
+		printf("%-6s  %-10s  %s block %" PRIu64 ": %s\n", finding->note ? "note" : "damage",
+		       finding->what, finding->slow ? "slow" : "fast", finding->block,
+		       finding->text);
+	}
+	if (report->kept < report->findings + report->notes)
+		printf("... and %" PRIu64 " more\n",
+		       report->findings + report->notes - report->kept);
+	printf("volume '%s', %s: %" PRIu64 " records with %" PRIu64 " blocks, %" PRIu64
+	       " summary pages, %" PRIu64 " map sectors, %" PRIu64 " checkpoints, %" PRIu64
+	       " blocks to redo: ",
+	       report->name, report->stopped ? "stopped in order" : "not stopped in order",
+	       report->records, report->blocks, report->pages, report->map_sectors, report->pins,
+	       report->redo_blocks);
+	if (report->findings)
+		printf("%" PRIu64 " damaged\n", report->findings);
+	else
+		printf("clean\n");
+}
+
+static int run_check(struct ch_cmd *cmd)
+{
+	struct ch_progress progress;
+	const struct ch_check_spec spec = {
+		.fast = ch_cmd_str(cmd, "fast", NULL),
+		.slow = ch_cmd_str(cmd, "slow", NULL),
+		.progress = check_progress,
+		.arg = &progress,
+	};
+	struct ch_check_report report;
+	uint64_t damages;
+	int err;
+
+	ch_interrupt_catch();
+	ch_progress_init(&progress, cmd, "check");
+	err = ch_volume_check(&spec, &report, &cmd->error);
+	ch_progress_end(&progress);
+	if (err)
+		return ch_cmd_failed(cmd);
+	if (!cmd->req.json)
+		check_print(&report);
+	damages = report.findings;
+	ch_cmd_body(cmd, json_pack("{s:o}", "check", check_json(&report)));
+	ch_check_free(&report);
+	return damages ? CH_EXIT_FINDINGS : CH_EXIT_OK;
+}
+
 static const struct ch_ctl_key create_keys[] = {
 	{"fast", CH_KEY_PATH, true, NULL, "DEV", "block device for log and read tier: SSD or NVMe"},
 	{"slow", CH_KEY_PATH, true, NULL, "DEV", "block device for the data: disk, RAID, iSCSI"},
@@ -320,6 +401,12 @@ static const struct ch_ctl_key create_keys[] = {
 static const struct ch_ctl_key pair_keys[] = {
 	{"fast", CH_KEY_PATH, true, NULL, "DEV", "its fast device"},
 	{"slow", CH_KEY_PATH, true, NULL, "DEV", "its slow device"},
+	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
+};
+
+static const struct ch_ctl_key check_keys[] = {
+	{"fast", CH_KEY_PATH, true, NULL, "DEV", "its fast device, or an image of it"},
+	{"slow", CH_KEY_PATH, false, NULL, "DEV", "its slow device, or an image of it"},
 	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
 };
 
@@ -368,6 +455,13 @@ static const struct ch_ctl_verb verbs[] = {
 	{"seal", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, NULL,
 	 "make all durable on the fast device, as before a loss of power",
 	 "Tells what is dirty, and how long a flush to the slow device would take.", run_seal},
+	{"check", CH_NAME_NONE, NULL, CH_VERB_STREAMS, check_keys,
+	 "look for damage on the devices of a volume that is not started",
+	 "Only reads. Every record of the log with all of its data, summary pages, changed maps, "
+	 "redo area and checkpoints are compared with each other; of the data on the slow device "
+	 "only what the last batch of destage wrote can be. Exit status 3 when something is "
+	 "damaged; what a power cut may leave is told as a note.",
+	 run_check},
 	{"rescue", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT,
 	 slow_keys, "start a volume whose fast device is dead, without it; needs -y",
 	 "The slow device is brought to the end of the last batch of destage that it has whole, "
