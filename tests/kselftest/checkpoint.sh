@@ -109,6 +109,21 @@ check "an older one cannot be the base any more" sh -c \
 	"out=\$(volume_api checkpoint-delete media ${epoch_of[a]} synced 2>&1); [ \$? -ne 0 ] && [ -n \"\$out\" ]"
 check "view a is exact to the end" exact a
 check "the oldest goes" volume_api checkpoint-delete media "${epoch_of[a]}"
+
+# The same by hand, without the daemon.
+before=$(dd if=$volume bs=1M count=4 iflag=direct status=none | md5sum)
+check "take" cohostctl checkpoint take media
+mine=$(cohostctl -j checkpoint local media | sed -n 's/^ *"epoch": \([0-9]*\).*/\1/p')
+dd if=/dev/urandom of=$volume bs=4k count=300 seek=100 conv=fsync status=none
+check "local lists it" sh -c "cohostctl checkpoint local | grep -q '^media  *$mine '"
+check "view" cohostctl checkpoint view media epoch "$mine"
+same "it shows the volume as it was" \
+	"$(dd if="/dev/mapper/cohost-media@$mine" bs=1M count=4 iflag=direct status=none | md5sum)" "$before"
+check "not twice" sh -c "out=\$(cohostctl checkpoint view media epoch $mine 2>&1); [ \$? -eq 5 ] && echo \"\$out\" | grep -q 'read already'"
+check "not dropped meanwhile" sh -c "out=\$(cohostctl checkpoint drop media epoch $mine 2>&1); [ \$? -eq 5 ] && echo \"\$out\" | grep -q 'is being read'"
+check "unview" cohostctl checkpoint unview media epoch "$mine"
+check "drop" cohostctl checkpoint drop media epoch "$mine"
+check "it is gone" sh -c "cohostctl checkpoint view media epoch $mine 2>&1 | grep -q 'has no checkpoint $mine'"
 check "nothing holds the log" cohostctl volume flush media
 snapshot media
 same "nothing is dirty" "$(field dirty_bytes)" 0

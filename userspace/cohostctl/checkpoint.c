@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: MIT
 /*
  * cohostctl checkpoint: make one in the cloud, list them, verify one. The work is the
- * sync worker's; this is its face.
+ * sync worker's; this is its face. And those that are kept on the volume itself (take, local,
+ * view, unview, drop), which need the kernel module only (lib/volume.h).
  */
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -14,6 +16,7 @@
 #include "cohostctl/path.h"
 #include "cohostctl/value.h"
 #include "lib/json.h"
+#include "lib/volume.h"
 
 static int run_create(struct ch_cmd *cmd)
 {
@@ -58,8 +61,7 @@ static void add_times(json_t *rows)
 	size_t i;
 	json_t *row;
 
-	json_array_foreach(rows, i, row)
-	{
+	json_array_foreach(rows, i, row) {
 		t = (time_t)ch_json_u64(row, "time_s", 0);
 		strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S", localtime_r(&t, &tm));
 		json_object_set_new(row, "time", json_string(text));
@@ -125,6 +127,137 @@ static int run_verify(struct ch_cmd *cmd)
 		ch_value_duration_text(ch_json_u64(r, "elapsed_ms", 0), took));
 }
 
+/* --- on the volume itself ------------------------------------------------------------ */
+
+static json_t *local_json(const struct ch_checkpoint *checkpoint)
+{
+	return json_pack("{s:s, s:I, s:I, s:I, s:I, s:I, s:b}", "volume", checkpoint->volume,
+			 "epoch", (json_int_t)checkpoint->epoch, "seq", (json_int_t)checkpoint->seq,
+			 "time_s", (json_int_t)(checkpoint->created_ns / 1000000000), "size_bytes",
+			 (json_int_t)checkpoint->size_bytes, "views", (json_int_t)checkpoint->views,
+			 "lost", checkpoint->lost);
+}
+
+static int run_take(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd);
+	struct ch_checkpoint checkpoint;
+
+	if (ch_checkpoint_create(name, &checkpoint, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, json_pack("{s:o}", "checkpoint", local_json(&checkpoint)),
+			   "took checkpoint %" PRIu64
+			   " of volume '%s'; look into it with: cohostctl "
+			   "checkpoint view %s epoch %" PRIu64,
+			   checkpoint.epoch, name, name, checkpoint.epoch);
+}
+
+static int run_local(struct ch_cmd *cmd)
+{
+	static const struct ch_column columns[] = {
+		{"VOLUME", "volume", CH_SHOW_TEXT}, {"EPOCH", "epoch", CH_SHOW_NUMBER},
+		{"TIME", "time", CH_SHOW_TEXT},	    {"SIZE", "size_bytes", CH_SHOW_SIZE},
+		{"VIEWS", "views", CH_SHOW_NUMBER}, {"LOST", "lost", CH_SHOW_BOOL},
+		{NULL, NULL, CH_SHOW_TEXT},
+	};
+	struct ch_checkpoint *list;
+	size_t count;
+	json_t *rows;
+
+	if (ch_checkpoint_list(ch_cmd_name(cmd), &list, &count, &cmd->error))
+		return ch_cmd_failed(cmd);
+	rows = json_array();
+	for (size_t i = 0; i < count; i++)
+		(void)json_array_append_new(rows, local_json(&list[i]));
+	free(list);
+	add_times(rows);
+	return ch_cmd_rows(cmd, "checkpoints", rows, columns);
+}
+
+/* The one that is meant, from the kernel's list. */
+static int find_local(const char *name, uint64_t epoch, struct ch_checkpoint *ret_checkpoint,
+		      struct ch_error *e)
+{
+	struct ch_checkpoint *list;
+	size_t count, i;
+	int err = ch_checkpoint_list(name, &list, &count, e);
+
+	if (err)
+		return err;
+	for (i = 0; i < count && list[i].epoch != epoch; i++)
+		;
+	if (i < count) {
+		*ret_checkpoint = list[i];
+	} else {
+		err = ch_error_set(e, -ENOENT, "volume '%s' has no checkpoint %" PRIu64, name,
+				   epoch);
+		ch_error_hint(e, "see what there is with: cohostctl checkpoint local %s", name);
+	}
+	free(list);
+	return err;
+}
+
+static int run_view(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd);
+	uint64_t epoch = ch_cmd_number(cmd, "epoch", 0);
+	char path[CH_VOLUME_PATH_SIZE];
+	struct ch_checkpoint checkpoint;
+
+	if (find_local(name, epoch, &checkpoint, &cmd->error))
+		return ch_cmd_failed(cmd);
+	if (checkpoint.lost)
+		return ch_cmd_fail(cmd, CH_EXIT_CONFLICT,
+				   "the log had no room to keep it; it can only be dropped",
+				   "checkpoint %" PRIu64 " of volume '%s' is lost", epoch, name);
+	if (checkpoint.views)
+		return ch_cmd_fail(
+			cmd, CH_EXIT_CONFLICT, "see what there is with: cohostctl checkpoint local",
+			"checkpoint %" PRIu64 " of volume '%s' is being read already", epoch, name);
+	if (ch_checkpoint_view_create(&checkpoint, path, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, json_pack("{s:s}", "device", path),
+			   "checkpoint %" PRIu64
+			   " of volume '%s' is at %s, read-only (XFS: mount -o "
+			   "ro,norecovery,nouuid)",
+			   epoch, name, path);
+}
+
+static int run_unview(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd);
+	uint64_t epoch = ch_cmd_number(cmd, "epoch", 0);
+
+	if (ch_checkpoint_view_remove(name, epoch, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, NULL, "checkpoint %" PRIu64 " of volume '%s' is not shown any more",
+			   epoch, name);
+}
+
+static int run_drop(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd);
+	uint64_t epoch = ch_cmd_number(cmd, "epoch", 0);
+	struct ch_checkpoint checkpoint;
+
+	if (find_local(name, epoch, &checkpoint, &cmd->error))
+		return ch_cmd_failed(cmd);
+	if (checkpoint.views)
+		return ch_cmd_fail(cmd, CH_EXIT_CONFLICT,
+				   "wait for the sync to end (cohostctl job list), or take the "
+				   "view away with: cohostctl checkpoint unview",
+				   "checkpoint %" PRIu64 " of volume '%s' is being read", epoch,
+				   name);
+	if (ch_checkpoint_delete(name, epoch, false, &cmd->error))
+		return ch_cmd_failed(cmd);
+	return ch_cmd_done(cmd, NULL, "dropped checkpoint %" PRIu64 " of volume '%s'", epoch, name);
+}
+
+static const struct ch_ctl_key epoch_keys[] = {
+	{"epoch", CH_KEY_NUMBER, true, NULL, NULL, "which one, as `checkpoint local` lists them"},
+	{NULL, 0, false, NULL, NULL, NULL},
+};
+
 static const struct ch_ctl_key create_keys[] = {
 	{"remote", CH_KEY_STRING, false, NULL, "REMOTE", "where to (default: the volume's remote)"},
 	{"full", CH_KEY_BOOL, false, NULL, NULL,
@@ -161,9 +294,24 @@ static const struct ch_ctl_verb verbs[] = {
 	 NULL, run_list},
 	{"verify", CH_NAME_REQUIRED, "VOLUME", CH_VERB_STREAMS, verify_keys,
 	 "fetch a checkpoint and verify every frame, writing nothing", NULL, run_verify},
+	{"take", CH_NAME_REQUIRED, "VOLUME", CH_VERB_CHANGES | CH_VERB_ROOT, NULL,
+	 "keep the volume as it is at this moment, on the volume itself",
+	 "Takes no time and no copy: what is written later stays beside it in the log. When the "
+	 "log is full, the oldest is lost. Needs no daemon and no bucket.",
+	 run_take},
+	{"local", CH_NAME_OPTIONAL, "VOLUME", CH_VERB_REPEATS, NULL,
+	 "the checkpoints that are kept on started volumes", NULL, run_local},
+	{"view", CH_NAME_REQUIRED, "VOLUME", CH_VERB_CHANGES | CH_VERB_ROOT, epoch_keys,
+	 "show one of them as a read-only device", NULL, run_view},
+	{"unview", CH_NAME_REQUIRED, "VOLUME", CH_VERB_CHANGES | CH_VERB_ROOT, epoch_keys,
+	 "take that device away again", NULL, run_unview},
+	{"drop", CH_NAME_REQUIRED, "VOLUME", CH_VERB_CHANGES | CH_VERB_ROOT, epoch_keys,
+	 "give one of them up", NULL, run_drop},
 	{NULL, 0, NULL, 0, NULL, NULL, NULL, NULL},
 };
 
 extern const struct ch_ctl_object ch_ctl_checkpoint;
 const struct ch_ctl_object ch_ctl_checkpoint = {"checkpoint",
-						"states of a volume kept in the cloud", verbs};
+						"states of a volume, kept in the cloud or on "
+						"the volume itself",
+						verbs};

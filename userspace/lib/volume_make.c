@@ -425,7 +425,7 @@ static int check_views(const char *name, struct ch_error *e)
 				   checkpoints[i].epoch, name);
 		ch_error_hint(e,
 			      "wait for the sync to end (cohostctl job list), or remove the view "
-			      "with: dmsetup remove cohost-%s@%" PRIu64,
+			      "with: cohostctl checkpoint unview %s epoch %" PRIu64,
 			      name, checkpoints[i].epoch);
 	}
 	free(checkpoints);
