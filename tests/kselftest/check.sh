@@ -22,7 +22,7 @@ check_cleanup()
 trap check_cleanup EXIT
 
 volume=/dev/mapper/cohost-media
-loop_new fast 64 && dmsetup create "check-fast-$$" --table "0 $((64 * 2048)) linear $REPLY 0"
+loop_new fast 64 && loop=$REPLY && dmsetup create "check-fast-$$" --table "0 $((64 * 2048)) linear $REPLY 0"
 loop_new slow 128 && dmsetup create "check-slow-$$" --table "0 $((128 * 2048)) linear $REPLY 0"
 fast=/dev/mapper/check-fast-$$
 slow=/dev/mapper/check-slow-$$
@@ -86,6 +86,15 @@ check "a byte of it changes on the fast device" [ "$old" != '#' ]
 echo 1 > /proc/sys/vm/drop_caches
 check "it is found, and named" checked 3 "^damage  payload +fast block $((at / 4096)): block 77 of the volume" \
 	"$work/fast.img" "$work/slow.img"
+block=$((at / 4096))
+dmsetup suspend --noflush --nolockfs "check-fast-$$" && dmsetup reload "check-fast-$$" <<-TABLE
+	0 $((block * 8)) linear $loop 0
+	$((block * 8)) 8 error
+	$(((block + 1) * 8)) $((64 * 2048 - (block + 1) * 8)) linear $loop $(((block + 1) * 8))
+TABLE
+dmsetup resume "check-fast-$$"
+check "so it is where it cannot be read" checked 3 "^damage  payload .*block 77 of the volume.*cannot be read" \
+	"$fast" "$slow"
 check "as JSON" sh -c \
 	"cohostctl -j volume check fast $work/fast.img slow $work/slow.img | grep -q '\"damages\":1,'"
 for name in $under; do

@@ -404,6 +404,11 @@ static void a_header_that_a_page_makes_up_for(void **state)
 	block_of(&im->fast, ch_tier_fast_block(&im->tier, im->last_pos[2]))[40] ^= 1;
 	found(im, false, "record", "does not verify");
 	assert_int_equal(im->report.records, im->tier.head.seq - im->tier.tail.seq);
+	/* Its data is looked at all the same. */
+	block_of(&im->fast, ch_tier_fast_block(&im->tier, im->last_pos[2] + 7))[40] ^= 1;
+	assert_int_equal(check(im, NULL), 0);
+	assert_int_equal(im->report.findings, 2);
+	assert_string_equal(im->report.finding[1].what, "payload");
 }
 
 /* The log ends before it, and nothing but what follows tells that it was durable. */

@@ -18,6 +18,7 @@
 
 /* Blocks that are read at once when the rest of the log is looked through. */
 #define SCAN_BLOCKS 256U
+static_assert(SCAN_BLOCKS >= CH_REC_BLOCKS_MAX, "a record fits, too");
 
 struct walk {
 	struct ch_checker *check;
@@ -25,7 +26,8 @@ struct walk {
 	uint64_t page_start;  /* of `page`, if page_counts; 0 = none looked at yet */
 	bool page_counts, page_wrong;
 	struct ch_sum_disk page;
-	uint8_t *record; /* CH_REC_BLOCKS_MAX */
+	uint8_t *record;		 /* SCAN_BLOCKS */
+	bool unread[CH_REC_EXTENTS_MAX]; /* blocks of its payload */
 };
 
 static int tier_create(struct ch_checker *check, struct ch_error *e)
@@ -232,28 +234,44 @@ static void page_compare_record(struct walk *walk, const struct ch_rec_disk *d)
 
 /* ---- records ---- */
 
-static void payload_found(struct walk *walk, uint32_t i, uint32_t lba)
+/* What follows a header, into walk->record; what cannot be read is left out. */
+static void read_payload(struct walk *walk, uint32_t blocks)
 {
-	uint64_t pos = walk->at.pos + 1 + i;
+	uint64_t place = place_of(walk, walk->at.pos) + 1;
+	uint8_t *payload = walk->record + CH_BLOCK_SIZE;
+	const struct ch_blockdev *fast = walk->check->fast;
 
-	ch_check_found(walk->check,
-		       &(struct ch_finding){.what = "payload", .block = place_of(walk, pos)},
-		       "block %" PRIu32 " of the volume, in record %" PRIu64 " (position %" PRIu64
-		       "): its checksum does not match",
-		       lba, (uint64_t)walk->at.seq, pos);
+	memset(walk->unread, 0, sizeof(walk->unread));
+	if (!ch_blockdev_read_run(fast, place, blocks, payload, NULL))
+		return;
+	for (uint32_t i = 0; i < blocks; i++)
+		walk->unread[i] = ch_blockdev_read(fast, place + i,
+						   payload + (size_t)i * CH_BLOCK_SIZE, NULL);
 }
 
-static void check_payload(struct walk *walk, const struct ch_rec_disk *d)
+/* Payload block `i` of the record at walk->at, as read by read_payload(). */
+static void check_payload(struct walk *walk, uint32_t i, uint32_t lba, uint32_t crc)
 {
-	const uint8_t *payload = walk->record + CH_BLOCK_SIZE;
+	const uint8_t *payload = walk->record + (size_t)(1 + i) * CH_BLOCK_SIZE;
+	uint64_t pos = walk->at.pos + 1 + i;
 
-	for (uint32_t i = 0; i < le32_to_cpu(d->extents); i++, payload += CH_BLOCK_SIZE) {
+	walk->check->report.blocks++;
+	if (!walk->unread[i] && ch_crc32c(payload, CH_BLOCK_SIZE) == crc)
+		return;
+	ch_check_found(
+		walk->check, &(struct ch_finding){.what = "payload", .block = place_of(walk, pos)},
+		"block %" PRIu32 " of the volume, in record %" PRIu64 " (position %" PRIu64 "): %s",
+		lba, (uint64_t)walk->at.seq, pos,
+		walk->unread[i] ? "it cannot be read" : "its checksum does not match");
+}
+
+static void check_extents(struct walk *walk, const struct ch_rec_disk *d)
+{
+	for (uint32_t i = 0; i < le32_to_cpu(d->extents); i++) {
 		uint32_t lba = (uint32_t)le64_to_cpu(d->extent[i].lba);
 		uint32_t crc = le32_to_cpu(d->extent[i].crc);
 
-		walk->check->report.blocks++;
-		if (ch_crc32c(payload, CH_BLOCK_SIZE) != crc)
-			payload_found(walk, i, lba);
+		check_payload(walk, i, lba, crc);
 		page_compare(walk, walk->at.pos + 1 + i, lba, crc);
 	}
 }
@@ -291,57 +309,56 @@ static void check_pins(struct walk *walk, const struct ch_rec_disk *d)
 }
 
 /*
- * Recovery came past a header that does not verify, by a summary page: it knows how the log
- * goes on behind it. False when it does not.
+ * Recovery came past a header that does not verify, by a summary page: it knows what follows it,
+ * and how the log goes on. False when it does not.
  */
 static bool pass_by_page(struct walk *walk)
 {
 	const struct ch_sum_entry_disk *entry = page_entry(walk, walk->at.pos);
-	uint32_t header = entry ? le32_to_cpu(entry->lba) : 0;
+	uint32_t header = entry ? le32_to_cpu(entry->lba) : 0, blocks = header & CH_SUM_BLOCKS;
 
 	ch_check_found(
 		walk->check,
 		&(struct ch_finding){.what = "record", .block = place_of(walk, walk->at.pos)},
 		"header of record %" PRIu64 " (position %" PRIu64 ") does not verify",
 		(uint64_t)walk->at.seq, (uint64_t)walk->at.pos);
-	if (header < CH_SUM_HEADER || !(header & CH_SUM_BLOCKS))
+	if (header < CH_SUM_HEADER || !blocks || blocks > CH_REC_BLOCKS_MAX ||
+	    walk->at.pos + blocks > walk->page_start + le32_to_cpu(walk->page.entries))
 		return false;
-	advance(walk, header & CH_SUM_BLOCKS, le32_to_cpu(entry->crc), 0);
+	read_payload(walk, blocks - 1);
+	for (uint32_t i = 1; i < blocks; i++)
+		check_payload(walk, i - 1, le32_to_cpu(entry[i].lba), le32_to_cpu(entry[i].crc));
+	advance(walk, blocks, le32_to_cpu(entry->crc), 0);
 	return true;
 }
 
-static int walk_records(struct walk *walk, struct ch_error *e)
+static bool walk_record(struct walk *walk)
+{
+	const struct ch_rec_disk *d = (const void *)walk->record;
+
+	if (ch_blockdev_read(walk->check->fast, place_of(walk, walk->at.pos), walk->record, NULL) ||
+	    !ch_recover_header(&walk->at, d))
+		return pass_by_page(walk);
+	read_payload(walk, le32_to_cpu(d->extents));
+	page_compare_record(walk, d);
+	check_extents(walk, d);
+	check_pins(walk, d);
+	advance(walk, le32_to_cpu(d->blocks), le32_to_cpu(d->crc), le32_to_cpu(d->session));
+	return true;
+}
+
+static int walk_records(struct walk *walk)
 {
 	const struct ch_tier *tier = walk->check->tier;
-	const struct ch_rec_disk *d = (const void *)walk->record;
 
 	walk->at = (struct ch_recover){.tier = walk->check->tier,
 				       .pos = tier->tail.pos,
 				       .seq = tier->tail.seq,
 				       .prev_crc = tier->tail.prev_crc};
-	while (walk->at.pos < tier->head.pos) {
-		uint64_t place = place_of(walk, walk->at.pos);
-		int err = ch_blockdev_read(walk->check->fast, place, walk->record, e);
-
-		if (err)
-			return err;
-		if (!ch_recover_header(&walk->at, d)) {
-			if (!pass_by_page(walk))
-				return 0;
-			continue;
-		}
-		err = ch_blockdev_read_run(walk->check->fast, place + 1, le32_to_cpu(d->extents),
-					   walk->record + CH_BLOCK_SIZE, e);
-		if (err)
-			return err;
-		page_compare_record(walk, d);
-		check_payload(walk, d);
-		check_pins(walk, d);
-		advance(walk, le32_to_cpu(d->blocks), le32_to_cpu(d->crc), le32_to_cpu(d->session));
+	while (walk->at.pos < tier->head.pos && walk_record(walk))
 		if (!ch_check_goes_on(walk->check, walk->at.pos - tier->tail.pos,
 				      tier->head.pos - tier->tail.pos))
 			return -EINTR;
-	}
 	return 0;
 }
 
@@ -479,7 +496,7 @@ int ch_check_log(struct ch_checker *check, struct ch_error *e)
 	if (!err)
 		err = recover(check, walk->record, e);
 	if (!err)
-		err = walk_records(walk, e);
+		err = walk_records(walk);
 	if (err)
 		goto out;
 	check->report.end_pos = check->tier->head.pos;
