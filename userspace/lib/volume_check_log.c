@@ -12,9 +12,9 @@
 #include "kmod/core/changed.h"
 #include "kmod/core/recover.h"
 #include "kmod/core/summary.h"
-#include "lib/volume_redo.h"
 #include "lib/blockdev.h"
 #include "lib/volume_check.h"
+#include "lib/volume_redo.h"
 
 /* Blocks that are read at once when the rest of the log is looked through. */
 #define SCAN_BLOCKS 256U
@@ -111,7 +111,7 @@ static int recover(struct ch_checker *check, uint8_t *buf, struct ch_error *e)
 	enum ch_recover_step step;
 	struct ch_recover_io io;
 	struct ch_recover rc;
-	u64 end;
+	u64 end = 0;
 	int err;
 
 	err = redo_end(check, &end, e);
