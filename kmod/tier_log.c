@@ -17,11 +17,19 @@
 
 #define CAP_LOOK_NS (20 * NSEC_PER_MSEC)
 
-/* Should the queue wait for more writes? Lock held. */
+/*
+ * Should the queue wait for more writes? Whatever it waits for, not for longer than this: a round
+ * that was miscounted must not hold writes up for ever. Lock held.
+ */
+#define HOLD_NS_MAX (100 * NSEC_PER_MSEC)
 static bool holds(struct ch_volume *vol)
 {
-	return ch_commit_holds(&vol->commit, CH_REC_EXTENTS_MAX, vol->inflight_blocks,
-			       ktime_get_ns());
+	struct bio *oldest = bio_list_peek(&vol->writes);
+	u64 now = ktime_get_ns();
+
+	if (oldest && now - ch_io(oldest)->start_ns >= HOLD_NS_MAX)
+		return false;
+	return ch_commit_holds(&vol->commit, CH_REC_EXTENTS_MAX, vol->inflight_blocks, now);
 }
 
 static struct bio *pop_write(struct ch_volume *vol)
@@ -384,7 +392,10 @@ static void log_wait(struct ch_volume *vol)
 
 	spin_lock_irq(&vol->lock);
 	if (vol->commit.queued)
-		ns = max(ch_commit_wait_ns(&vol->commit, ktime_get_ns()), throttle_ns(vol));
+		ns = max(ch_commit_wait_ns(&vol->commit, ktime_get_ns()), throttle_ns(vol))
+			     ?: HOLD_NS_MAX;
+	else if (!bio_list_empty(&vol->waiters))
+		ns = HOLD_NS_MAX;
 	/* What is dirty gets less without the tail's moving, which else would tell. */
 	if (vol->stalled && vol->dirty_cap)
 		ns = CAP_LOOK_NS;
