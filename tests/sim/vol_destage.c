@@ -213,18 +213,27 @@ static bool read_item(struct sim_vol *v)
 	return true;
 }
 
-/* The redo area's next list with its payload, in flight. */
-static bool redo_step(struct sim_vol *v)
+/* A free one, or NULL; *ret_flying: is any under way? */
+static struct sim_slow_write *slow_write_get(struct sim_vol *v, bool *ret_flying)
 {
 	struct sim_slow_write *w = NULL;
-	bool flying = false;
 	uint32_t i;
 
+	*ret_flying = false;
 	for (i = 0; i < SIM_WRITES_MAX; i++) {
 		if (!v->slow_write[i].used)
 			w = &v->slow_write[i];
-		flying |= v->slow_write[i].used;
+		*ret_flying |= v->slow_write[i].used;
 	}
+	return w;
+}
+
+/* The redo area's next list with its payload, in flight. */
+static bool redo_step(struct sim_vol *v)
+{
+	bool flying;
+	struct sim_slow_write *w = slow_write_get(v, &flying);
+
 	if (v->redo_next < v->redo_blocks) {
 		if (!w)
 			return false;
@@ -258,15 +267,10 @@ static bool redo_step(struct sim_vol *v)
 
 static bool write_item(struct sim_vol *v)
 {
-	struct sim_slow_write *w = NULL;
-	bool flying = false;
+	bool flying;
+	struct sim_slow_write *w = slow_write_get(v, &flying);
 	uint32_t i;
 
-	for (i = 0; i < SIM_WRITES_MAX; i++) {
-		if (!v->slow_write[i].used)
-			w = &v->slow_write[i];
-		flying |= v->slow_write[i].used;
-	}
 	while (v->next_item < v->nr_items && v->item_state[v->next_item] != ITEM_READY)
 		v->next_item++;
 	if (v->next_item == v->nr_items) {
