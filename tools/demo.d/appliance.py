@@ -13,6 +13,7 @@ import subprocess
 from lab import APPLIANCE_ADDRESS, BUILD, LAB_ADDRESS, TREE, DemoError
 import vm
 
+DISK = "demo-disk-"
 PATH = f"{BUILD}/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -91,10 +92,10 @@ class VmAppliance(Appliance):
 
 
 class HostAppliance(Appliance):
-    """This machine's kernel, loop devices, and a veth pair into the lab.
+    """This machine's kernel, loop devices below device-mapper, and a veth pair into the lab.
 
-    There is no plug to pull: the cut takes the volume away below a running
-    workload, with nothing sealed, as a crash of the fast path of events would.
+    There is no plug to pull: the cut makes both disks fail at one moment below a running
+    workload, so nothing is sealed or flushed any more, and gives them back afterwards.
     """
     interface = "cohost-demo0"
     cuts_power = False
@@ -103,19 +104,26 @@ class HostAppliance(Appliance):
         self.work = lab.work
         self.description = f"this machine, kernel {os.uname().release}"
         self.loops = []
+        self.disks = {}
         lab.ip("link", "add", self.interface, "type", "veth", "peer", "name", "lab0", "netns", lab.namespace)
         lab.ip("address", "add", f"{APPLIANCE_ADDRESS}/24", "dev", self.interface)
         lab.ip("link", "set", self.interface, "up")
         lab.ip("-n", lab.namespace, "address", "add", f"{LAB_ADDRESS}/24", "dev", "lab0")
         lab.ip("-n", lab.namespace, "link", "set", "lab0", "up")
-        self.fast, self.slow = self._loop("fast", 256), self._loop("slow", 1024)
-        self.spare_fast, self.spare_slow = self._loop("fast2", 256), self._loop("slow2", 1024)
+        subprocess.run(["modprobe", "-qa", "loop", "dm_mod"], check=False)
+        self.fast, self.slow = self._disk("fast", 256), self._disk("slow", 1024)
+        self.spare_fast, self.spare_slow = self._disk("fast2", 256), self._disk("slow2", 1024)
+
+    def _disk(self, name, mib):
+        table = f"0 {mib << 11} linear {self._loop(name, mib)} 0"
+        self.disks[name] = table
+        self.sh(f"dmsetup create {DISK}{name} --table '{table}' && dmsetup mknodes")
+        return f"/dev/mapper/{DISK}{name}"
 
     def _loop(self, name, mib):
         image = os.path.join(self.work, name + ".img")
         with open(image, "wb") as file:
             file.truncate(mib << 20)
-        subprocess.run(["modprobe", "-q", "loop"], check=False)
         done = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
         if done.returncode:
             raise DemoError(f"no loop device: {done.stderr.strip()}")
@@ -135,9 +143,23 @@ class HostAppliance(Appliance):
                               stdin=subprocess.DEVNULL, timeout=timeout, check=False)
         return done.returncode, done.stdout, done.stderr
 
+    def _become(self, name, table):
+        self.sh(f"dmsetup suspend --noflush --nolockfs {DISK}{name} && "
+                f"dmsetup reload {DISK}{name} --table '{table}' && dmsetup resume {DISK}{name}")
+
     def cut(self):
-        self.sh("umount -l /srv/media; dmsetup suspend --noflush --nolockfs cohost-media; "
-                "dmsetup remove --force cohost-media", check=False)
+        for name in ("fast", "slow"):
+            self._become(name, self.disks[name].split(" linear", 1)[0] + " error")
+        # The machine's processes die with it; cohostd leads a session of its own.
+        self.sh("""pkill -9 -s "$(cat /run/cohost/cohostd.pid)"
+            umount -l /srv/media
+            for try in $(seq 150); do
+                dmsetup remove cohost-media 2>/dev/null || dmsetup info cohost-media >/dev/null 2>&1 || exit 0
+                sleep 0.2
+            done
+            echo 'volume media is still in use' >&2; exit 1""")
+        for name in ("fast", "slow"):
+            self._become(name, self.disks[name])
 
     def replace(self):
         """The next one is empty: daemon and volume of the first are gone."""
@@ -156,6 +178,8 @@ class HostAppliance(Appliance):
     def destroy(self):
         self._stop_all()
         self.sh("rmmod cohost", check=False)
+        for name in self.disks:
+            self.sh(f"dmsetup remove --retry {DISK}{name}", check=False)
         for device in self.loops:
             subprocess.run(["losetup", "-d", device], check=False)
         for name in ("fast", "slow", "fast2", "slow2"):

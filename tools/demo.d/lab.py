@@ -61,7 +61,8 @@ class Lab:
         self.ip("-n", self.namespace, "link", "set", name, "up")
 
     def within(self, argv):
-        return ["ip", "netns", "exec", self.namespace, *argv]
+        # Not `ip netns exec`: its mount namespace of its own would keep the volume mounted.
+        return ["nsenter", f"--net=/run/netns/{self.namespace}", "--", *argv]
 
     def run(self, argv, timeout=120, check=True, env=None):
         done = subprocess.run(self.within(argv), capture_output=True, timeout=timeout, check=False,
