@@ -117,6 +117,7 @@ struct ch_volume {
 	struct ch_throttle throttle;
 	bool slowed;	     /* by the throttle, or for want of room */
 	u32 inflight_blocks; /* payload of records being written */
+	u64 look_ns;	     /* the log thread looks again then, 0: when it is kicked */
 	bool building;	     /* somebody copies what he took; nobody else takes meanwhile */
 	u64 flush_start_ns;
 	struct bio_list waiters; /* FLUSH and FUA that wait for durability */

@@ -17,18 +17,9 @@
 
 #define CAP_LOOK_NS (20 * NSEC_PER_MSEC)
 
-/*
- * Should the queue wait for more writes? Whatever it waits for, not for longer than this: a round
- * that was miscounted must not hold writes up for ever. Lock held.
- */
-#define HOLD_NS_MAX (100 * NSEC_PER_MSEC)
-static bool holds(struct ch_volume *vol)
+/* Should the queue wait for more writes? Lock held. */
+static bool holds(const struct ch_volume *vol, u64 now)
 {
-	struct bio *oldest = bio_list_peek(&vol->writes);
-	u64 now = ktime_get_ns();
-
-	if (oldest && now - ch_io(oldest)->start_ns >= HOLD_NS_MAX)
-		return false;
 	return ch_commit_holds(&vol->commit, CH_REC_EXTENTS_MAX, vol->inflight_blocks, now);
 }
 
@@ -245,16 +236,25 @@ static bool over_cap(const struct ch_volume *vol, u32 blocks)
 	return vol->dirty_cap && vol->tier.dirty && vol->tier.dirty + blocks > vol->dirty_cap;
 }
 
-/* For how long no write may be taken. Lock held. */
-static u64 throttle_ns(const struct ch_volume *vol)
-{
-	return ch_throttle_wait_ns(&vol->throttle, pressure(vol), ktime_get_ns());
-}
-
-/* Is it better to take nothing now? Lock held. */
+/*
+ * Is it better to take nothing now? If only for some time, the thread must look again, at the
+ * moment that follows from this very look: by a later one the time may be up, and nobody kicks.
+ * Lock held.
+ */
 static bool waits(struct ch_volume *vol)
 {
-	return vol->seal != CH_SEAL_CLOSING && (holds(vol) || throttle_ns(vol));
+	u64 now = ktime_get_ns(), ns;
+	bool held;
+
+	if (vol->seal == CH_SEAL_CLOSING)
+		return false;
+	held = holds(vol, now);
+	ns = ch_throttle_wait_ns(&vol->throttle, pressure(vol), now);
+	if (!held && !ns)
+		return false;
+	ns = max(ns, ch_commit_wait_ns(&vol->commit, now));
+	vol->look_ns = ns ? now + ns : 0;
+	return true;
 }
 
 enum next {
@@ -270,6 +270,7 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 	struct ch_buffer *buf;
 	u32 blocks, bios = 0;
 
+	vol->look_ns = 0;
 	if (vol->tier.failed) {
 		refuse_writes(vol, bad);
 		return NEXT_NOTHING;
@@ -385,27 +386,31 @@ static void make_reads(struct ch_volume *vol)
 		submit_bio_noacct(bio);
 }
 
+/* When the thread must look without being kicked, 0: never. Lock held. */
+static u64 next_look(const struct ch_volume *vol)
+{
+	/* What is dirty gets less without the tail's moving, which else would tell. */
+	if (vol->stalled && vol->dirty_cap)
+		return ktime_get_ns() + CAP_LOOK_NS;
+	return vol->look_ns;
+}
+
 /* Until something happens, or writes that are held, or slowed down, have waited long enough. */
 static void log_wait(struct ch_volume *vol)
 {
-	u64 ns = 0;
+	u64 look, now;
 
 	spin_lock_irq(&vol->lock);
-	if (vol->commit.queued)
-		ns = max(ch_commit_wait_ns(&vol->commit, ktime_get_ns()), throttle_ns(vol))
-			     ?: HOLD_NS_MAX;
-	else if (!bio_list_empty(&vol->waiters))
-		ns = HOLD_NS_MAX;
-	/* What is dirty gets less without the tail's moving, which else would tell. */
-	if (vol->stalled && vol->dirty_cap)
-		ns = CAP_LOOK_NS;
+	look = next_look(vol);
 	spin_unlock_irq(&vol->lock);
-	if (ns)
-		wait_event_hrtimeout(vol->log_wait,
-				     atomic_xchg(&vol->log_kick, 0) || kthread_should_stop(), ns);
-	else
+	now = ktime_get_ns();
+	if (!look)
 		wait_event_idle(vol->log_wait,
 				atomic_xchg(&vol->log_kick, 0) || kthread_should_stop());
+	else if (look > now)
+		wait_event_hrtimeout(vol->log_wait,
+				     atomic_xchg(&vol->log_kick, 0) || kthread_should_stop(),
+				     look - now);
 }
 
 /* ---- from the guests: in map(), where dm keeps the volume alive ---- */
@@ -428,9 +433,9 @@ void ch_log_queue(struct ch_volume *vol, struct bio *bio)
 	vol->counters.writes++;
 	vol->counters.write_bytes += bio->bi_iter.bi_size;
 	vol->last_write = jiffies;
-	idle = list_empty(&vol->inflight) && !vol->building && !holds(vol);
+	idle = list_empty(&vol->inflight) && !vol->building && !holds(vol, now);
 	/* The first one must be known to the thread: it may have to look at the time. */
-	kick = vol->commit.queued == 1 || vol->tier.failed || !holds(vol);
+	kick = vol->commit.queued == 1 || vol->tier.failed || !holds(vol, now);
 	spin_unlock_irqrestore(&vol->lock, flags);
 	if (!idle || !make_record(vol)) {
 		if (kick)
