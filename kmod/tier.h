@@ -94,6 +94,9 @@ struct ch_volume {
 	char name[CH_NAME_MAX];
 	dev_t dev;
 	struct dm_dev *fast, *slow;
+	/* The same volume by the table before this one: its place is taken at the first resume. */
+	struct ch_volume *before;
+	u64 before_generation; /* of its superblock, when this one was read */
 
 	struct mutex control, destage_mutex, super_mutex;
 	spinlock_t lock;
@@ -128,7 +131,7 @@ struct ch_volume {
 	u64 sync_seq; /* somebody waits for this seq to be durable */
 	bool marker_wanted;
 	int marker_result; /* 1 = not yet */
-	u64 drain_pos; /* flush request: 0 = none, else ends when the tail is there */
+	u64 drain_pos;	   /* flush request: 0 = none, else ends when the tail is there */
 	u64 drain_seq, drain_total;
 	enum cohost_flush_state drain_state;
 	unsigned long last_write, last_slow_read; /* jiffies */
@@ -310,7 +313,13 @@ void ch_destage_stop(
 void ch_destage_exit(struct ch_volume *vol);
 
 /* volume.c: the list. add: -EEXIST when name or uuid is there already. */
+/*
+ * -EEXIST: it is active. While it is suspended, another table of the same device may be loaded:
+ * that one is not listed until it follows; -ESTALE: the one before has been resumed meanwhile.
+ */
 int ch_volume_add(struct ch_volume *vol);
+int ch_volume_follow(struct ch_volume *vol);
+bool ch_volume_listed(struct ch_volume *vol);
 void ch_volume_remove(struct ch_volume *vol);
 void ch_volume_release(struct kref *kref);
 enum cohost_state ch_volume_state(const struct ch_volume *vol); /* lock held */

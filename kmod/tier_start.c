@@ -73,8 +73,8 @@ static int check_pair(struct ch_volume *vol, const struct ch_sb *sb, const struc
 		*error = "fast and slow device belong to different volumes";
 		return -EINVAL;
 	}
-	if (sb->geo.data_start != slow->data_start ||
-	    sb->geo.volume_blocks != slow->volume_blocks) {
+	/* Growing, the slow device's header is written before the superblock that makes it true. */
+	if (sb->geo.data_start != slow->data_start || sb->geo.volume_blocks > slow->volume_blocks) {
 		*error = "fast and slow device disagree about the size of the volume";
 		return -EINVAL;
 	}

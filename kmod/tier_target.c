@@ -13,6 +13,7 @@
  */
 #include <linux/blkdev.h>
 #include <linux/module.h>
+#include <linux/sched/mm.h>
 #include <linux/slab.h>
 
 #include "kmod/compat.h"
@@ -175,7 +176,7 @@ static int start_threads(struct dm_target *ti, struct ch_volume *vol)
 	return ch_destage_init(vol);
 }
 
-static int cohost_ctr(struct dm_target *ti, unsigned int argc, char **argv)
+static int construct(struct dm_target *ti, unsigned int argc, char **argv)
 {
 	struct ch_volume *vol;
 	int r;
@@ -203,11 +204,26 @@ static int cohost_ctr(struct dm_target *ti, unsigned int argc, char **argv)
 	ti->flush_supported = true;
 	ti->per_io_data_size = sizeof(struct ch_io);
 	ti->private = vol;
-	ch_event_send(vol->name, COHOST_EVENT_TYPE_VOLUME_ADDED, 0, 0);
-	ch_event_send(vol->name, COHOST_EVENT_TYPE_RECOVERED, vol->counters.replayed_records, 0);
+	if (!vol->before) {
+		ch_event_send(vol->name, COHOST_EVENT_TYPE_VOLUME_ADDED, 0, 0);
+		ch_event_send(vol->name, COHOST_EVENT_TYPE_RECOVERED,
+			      vol->counters.replayed_records, 0);
+	}
 	return 0;
 fail:
 	volume_end(ti, vol);
+	return r;
+}
+
+/* While the device is suspended, memory must not be sought by writing to it. */
+static int cohost_ctr(struct dm_target *ti, unsigned int argc, char **argv)
+{
+	bool suspended = dm_suspended(ti);
+	unsigned int noio = suspended ? memalloc_noio_save() : 0;
+	int r = construct(ti, argc, argv);
+
+	if (suspended)
+		memalloc_noio_restore(noio);
 	return r;
 }
 
@@ -215,7 +231,9 @@ static void cohost_dtr(struct dm_target *ti)
 {
 	struct ch_volume *vol = ti->private;
 
-	ch_event_send(vol->name, COHOST_EVENT_TYPE_VOLUME_REMOVED, 0, 0);
+	/* Not when another table has taken over, or this one has not. */
+	if (ch_volume_listed(vol))
+		ch_event_send(vol->name, COHOST_EVENT_TYPE_VOLUME_REMOVED, 0, 0);
 	volume_end(ti, vol);
 }
 
@@ -291,8 +309,13 @@ static void cohost_postsuspend(struct dm_target *ti)
 static int cohost_preresume(struct dm_target *ti)
 {
 	struct ch_volume *vol = ti->private;
-	int r = 0;
+	int r = ch_volume_follow(vol);
 
+	if (r) {
+		DMERR("volume %s: it was resumed after this table was loaded: load it again",
+		      vol->name);
+		return r;
+	}
 	mutex_lock(&vol->super_mutex);
 	if (!vol->started)
 		r = ch_super_write(vol, ch_tier_start);

@@ -13,23 +13,82 @@ static atomic_t generation;
 
 /* ---- the list ---- */
 
+static bool same(const struct ch_volume *a, const struct ch_volume *b)
+{
+	return !memcmp(a->tier.uuid, b->tier.uuid, sizeof(a->tier.uuid)) ||
+	       !strcmp(a->name, b->name);
+}
+
+/* Nothing of it changes any more, unless it is resumed: then its superblock says so. */
+static bool stands_still(const struct ch_volume *vol)
+{
+	return READ_ONCE(vol->suspended) && vol->resumed && !vol->started;
+}
+
+/* volumes_mutex held. */
+static void list_it(struct ch_volume *vol)
+{
+	vol->id = ++last_id;
+	list_add_tail(&vol->list, &volumes);
+	atomic_inc(&generation);
+}
+
 int ch_volume_add(struct ch_volume *vol)
 {
-	struct ch_volume *other;
+	struct ch_volume *other, *before = NULL;
 	int r = 0;
 
 	mutex_lock(&volumes_mutex);
-	list_for_each_entry(other, &volumes, list)
-		if (!memcmp(other->tier.uuid, vol->tier.uuid, sizeof(vol->tier.uuid)) ||
-		    !strcmp(other->name, vol->name))
+	list_for_each_entry(other, &volumes, list) {
+		if (!same(other, vol))
+			continue;
+		if (other->dev == vol->dev && stands_still(other))
+			before = other;
+		else
 			r = -EEXIST;
-	if (!r) {
-		vol->id = ++last_id;
-		list_add_tail(&vol->list, &volumes);
-		atomic_inc(&generation);
+	}
+	if (!r && before) {
+		kref_get(&before->kref);
+		vol->before = before;
+		vol->before_generation = before->tier.generation;
+	} else if (!r) {
+		list_it(vol);
 	}
 	mutex_unlock(&volumes_mutex);
 	return r;
+}
+
+int ch_volume_follow(struct ch_volume *vol)
+{
+	struct ch_volume *before = vol->before;
+	int r = 0;
+
+	if (!before)
+		return 0;
+	mutex_lock(&volumes_mutex);
+	if (!stands_still(before) || before->tier.generation != vol->before_generation) {
+		r = -ESTALE;
+	} else {
+		list_del_init(&before->list);
+		list_it(vol);
+		vol->mode = before->mode;
+		vol->dirty_cap = before->dirty_cap;
+		vol->before = NULL;
+	}
+	mutex_unlock(&volumes_mutex);
+	if (!r)
+		ch_volume_put(before);
+	return r;
+}
+
+bool ch_volume_listed(struct ch_volume *vol)
+{
+	bool listed;
+
+	mutex_lock(&volumes_mutex);
+	listed = !list_empty(&vol->list);
+	mutex_unlock(&volumes_mutex);
+	return listed;
 }
 
 void ch_volume_remove(struct ch_volume *vol)
@@ -40,6 +99,8 @@ void ch_volume_remove(struct ch_volume *vol)
 		atomic_inc(&generation);
 	}
 	mutex_unlock(&volumes_mutex);
+	ch_volume_put(vol->before);
+	vol->before = NULL;
 }
 
 struct ch_volume *ch_volume_get(const char *name)

@@ -176,6 +176,50 @@ int ch_geometry_init(struct ch_geometry *ret_geo, const struct ch_geometry_spec 
 	return r;
 }
 
+int ch_geometry_grow(struct ch_geometry *geo, u64 slow_bytes, const char **ret_why)
+{
+	struct ch_geometry grown = *geo;
+
+	grown.slow_blocks = slow_bytes >> CH_BLOCK_SHIFT;
+	if (grown.slow_blocks < geo->slow_blocks) {
+		*ret_why = "the slow device is smaller than when the volume was made";
+		return -ENOSPC;
+	}
+	grown.volume_blocks = align_down(grown.slow_blocks - geo->data_start, CH_REGION_BLOCKS);
+	if (grown.volume_blocks > CH_VOLUME_BLOCKS_MAX) {
+		*ret_why = "a volume of more than 16 TiB is not supported";
+		return -EFBIG;
+	}
+	if (grown.volume_blocks <= geo->volume_blocks) {
+		*ret_why = "the volume has all of the slow device already";
+		return -EALREADY;
+	}
+	/* The changed map has the room it has. */
+	while (ch_geometry_map_sectors(&grown) > grown.map_blocks * CH_MAP_SECTORS_PER_BLOCK)
+		grown.changed_shift++;
+	if (!ch_geometry_valid(&grown)) {
+		*ret_why = "the changed map on the fast device is too small for such a volume";
+		return -EFBIG;
+	}
+	*geo = grown;
+	return 0;
+}
+
+int ch_geometry_move(struct ch_geometry *geo, u64 fast_bytes, const char **ret_why)
+{
+	u64 end = geo->log_start + geo->log_blocks;
+
+	if (fast_bytes >> CH_BLOCK_SHIFT < end) {
+		*ret_why = "the new fast device is too small for the log of the volume";
+		return -ENOSPC;
+	}
+	geo->fast_blocks = fast_bytes >> CH_BLOCK_SHIFT;
+	geo->line_start = end;
+	geo->line_blocks = clamp_u64(align_down(geo->fast_blocks - end, CH_REGION_BLOCKS), 0,
+				     geo->volume_blocks);
+	return 0;
+}
+
 static bool area_ok(u64 start, u64 blocks, u64 end)
 {
 	return start <= end && blocks <= end - start;

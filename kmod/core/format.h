@@ -339,6 +339,16 @@ struct ch_geometry_spec {
 int ch_geometry_init(struct ch_geometry *ret_geo, const struct ch_geometry_spec *spec,
 		     const char **ret_why);
 
+/*
+ * The layout when the slow device of a volume has got larger, or when another fast device takes the
+ * place of its own: areas stay where they are, the volume or the read tier gets what is new. 0,
+ * -ENOSPC or -EFBIG with *ret_why as above; -EALREADY: there is nothing new to be had. A
+ * changed_shift that is not what it was makes the changed map unreadable: the caller then
+ * has to say that everything has changed (CH_SB_FULL).
+ */
+int ch_geometry_grow(struct ch_geometry *geo, u64 slow_bytes, const char **ret_why);
+int ch_geometry_move(struct ch_geometry *geo, u64 fast_bytes, const char **ret_why);
+
 /* True when no area overlaps another or leaves its device. Used on every superblock read. */
 bool ch_geometry_valid(const struct ch_geometry *geo);
 

@@ -121,6 +121,71 @@ static void geometry_shares(void **state)
 	}
 }
 
+/* The same areas where they were, more of the volume behind them. */
+static void geometry_grows(void **state)
+{
+	static const struct {
+		u64 from, to;
+		int err;
+		u32 shift; /* of the changed map then */
+	} rows[] = {
+		{64 * GIB, 64 * GIB, -EALREADY, 0},
+		{64 * GIB, 64 * GIB + MIB / 2, -EALREADY, 0},
+		{64 * GIB, 64 * GIB - MIB, -ENOSPC, 0},
+		{64 * GIB, 64 * GIB + MIB, 0, 0}, /* the last block of the map has room for it */
+		{64 * GIB, 128 * GIB, 0, 2},	  /* a bit more than twice the volume */
+		{64 * GIB, 1000 * GIB, 0, 4},
+		{1024 * GIB, 16384 * GIB - MIB, 0, 5},
+		{1024 * GIB, 32768 * GIB, -EFBIG, 0},
+		{32 * MIB, 2048 * GIB, 0, 15},
+		{32 * MIB, 8192 * GIB, -EFBIG, 0},
+	};
+
+	for (size_t i = 0; i < N(rows); i++) {
+		struct ch_geometry geo = sample(4 * GIB, rows[i].from).geo, was = geo;
+		const char *why = NULL;
+
+		assert_int_equal(ch_geometry_grow(&geo, rows[i].to, &why), rows[i].err);
+		if (rows[i].err) {
+			assert_non_null(why);
+			assert_memory_equal(&geo, &was, sizeof(geo));
+			continue;
+		}
+		assert_true(ch_geometry_valid(&geo));
+		assert_int_equal(geo.slow_blocks, rows[i].to / CH_BLOCK_SIZE);
+		assert_in_range(geo.slow_blocks - geo.data_start - geo.volume_blocks, 0,
+				CH_REGION_BLOCKS - 1);
+		assert_int_equal(geo.changed_shift, rows[i].shift);
+		geo.slow_blocks = was.slow_blocks;
+		geo.volume_blocks = was.volume_blocks;
+		geo.changed_shift = was.changed_shift;
+		assert_memory_equal(&geo, &was, sizeof(geo));
+	}
+}
+
+/* To another fast device: all up to the end of the log stays where it is. */
+static void geometry_moves(void **state)
+{
+	struct ch_geometry geo = sample(4 * GIB, 64 * GIB).geo, was = geo;
+	u64 least = (geo.log_start + geo.log_blocks) * CH_BLOCK_SIZE;
+	const char *why = NULL;
+
+	assert_int_equal(ch_geometry_move(&geo, least - 1, &why), -ENOSPC);
+	assert_non_null(why);
+	assert_memory_equal(&geo, &was, sizeof(geo));
+	assert_int_equal(ch_geometry_move(&geo, least, &why), 0);
+	assert_int_equal(geo.line_blocks, 0);
+	assert_true(ch_geometry_valid(&geo));
+	assert_int_equal(ch_geometry_move(&geo, least + 3 * MIB + 4096, &why), 0);
+	assert_int_equal(geo.line_blocks, 3 * CH_REGION_BLOCKS);
+	assert_true(ch_geometry_valid(&geo));
+	assert_int_equal(ch_geometry_move(&geo, 1024 * GIB, &why), 0);
+	assert_int_equal(geo.line_blocks, geo.volume_blocks);
+	assert_true(ch_geometry_valid(&geo));
+	assert_int_equal(geo.log_start, was.log_start);
+	assert_int_equal(geo.log_blocks, was.log_blocks);
+}
+
 static void superblock_round_trip(void **state)
 {
 	struct ch_sb sb = sample(4 * GIB, 64 * GIB), got;
@@ -325,6 +390,7 @@ int main(void)
 	static const struct CMUnitTest tests[] = {
 		cmocka_unit_test(crc_is_castagnoli),	cmocka_unit_test(geometry_fits_and_refuses),
 		cmocka_unit_test(geometry_shares),	cmocka_unit_test(superblock_round_trip),
+		cmocka_unit_test(geometry_grows),	cmocka_unit_test(geometry_moves),
 		cmocka_unit_test(superblock_bit_flips), cmocka_unit_test(superblock_refusals),
 		cmocka_unit_test(superblock_limits),	cmocka_unit_test(newer_superblock_wins),
 		cmocka_unit_test(slow_header),		cmocka_unit_test(format_blocks),
