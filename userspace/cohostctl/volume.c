@@ -310,6 +310,64 @@ static int run_flush(struct ch_cmd *cmd)
 	return ch_cmd_done(cmd, volume_body(name), "flushed volume '%s'", name);
 }
 
+static int run_grow(struct ch_cmd *cmd)
+{
+	const struct ch_volume_spec spec = spec_of(cmd);
+	char before[CH_VALUE_TEXT_MAX], after[CH_VALUE_TEXT_MAX];
+	struct ch_volume_grown grown;
+	json_t *body;
+
+	if (ch_volume_grow(&spec, &grown, &cmd->error))
+		return ch_cmd_failed(cmd);
+	body = json_pack("{s:b, s:I, s:I, s:I, s:b}", "dry_run", spec.dry_run, "before_bytes",
+			 (json_int_t)grown.before_bytes, "size_bytes",
+			 (json_int_t)grown.after_bytes, "paused_ms", (json_int_t)grown.paused_ms,
+			 "all_changed", grown.all_changed);
+	if (grown.all_changed)
+		ch_cmd_note(cmd, "the next checkpoint looks at all of the volume: the map of what "
+				 "changed has become coarser");
+	ch_value_size_text(grown.before_bytes, before);
+	ch_value_size_text(grown.after_bytes, after);
+	if (spec.dry_run)
+		return ch_cmd_done(cmd, body, "would grow volume '%s' from %s to %s", spec.name,
+				   before, after);
+	ch_cmd_note(cmd, "let the file system on it grow as well, as by: xfs_growfs MOUNTPOINT");
+	return ch_cmd_done(cmd, body,
+			   "grew volume '%s' from %s to %s; its users waited %" PRIu64 " ms",
+			   spec.name, before, after, grown.paused_ms);
+}
+
+static int run_replace(struct ch_cmd *cmd)
+{
+	const struct ch_volume_spec spec = spec_of(cmd);
+	char what[CH_VOLUME_NAME_SIZE + 8], copied[CH_VALUE_TEXT_MAX];
+	struct ch_volume_replaced replaced;
+	struct ch_progress progress;
+	json_t *body;
+	int err;
+
+	ch_interrupt_catch();
+	snprintf(what, sizeof(what), "flush %.63s", spec.name);
+	ch_progress_init(&progress, cmd, what);
+	err = ch_volume_replace(&spec, show_progress, &progress, &replaced, &cmd->error);
+	ch_progress_end(&progress);
+	if (err == -EINTR)
+		return ch_interrupt_fail(cmd, "nothing was replaced; the flush goes on");
+	if (err)
+		return ch_cmd_failed(cmd);
+	body = json_pack("{s:b, s:s, s:I, s:I}", "dry_run", spec.dry_run, "fast", spec.fast,
+			 "copied_bytes", (json_int_t)replaced.copied_bytes, "paused_ms",
+			 (json_int_t)replaced.paused_ms);
+	if (spec.dry_run)
+		return ch_cmd_done(cmd, body, "would make %s the fast device of volume '%s'",
+				   spec.fast, spec.name);
+	return ch_cmd_done(cmd, body,
+			   "%s is the fast device of volume '%s' now; %s were copied while its "
+			   "users waited %" PRIu64 " ms",
+			   spec.fast, spec.name, ch_value_size_text(replaced.copied_bytes, copied),
+			   replaced.paused_ms);
+}
+
 static bool check_progress(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 {
 	ch_progress_set(arg, done_bytes, total_bytes, NULL);
@@ -410,6 +468,11 @@ static const struct ch_ctl_key check_keys[] = {
 	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
 };
 
+static const struct ch_ctl_key replace_keys[] = {
+	{"fast", CH_KEY_PATH, true, NULL, "DEV", "the new fast device"},
+	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
+};
+
 static const struct ch_ctl_key slow_keys[] = {
 	{"slow", CH_KEY_PATH, true, NULL, "DEV", "its slow device"},
 	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
@@ -455,6 +518,19 @@ static const struct ch_ctl_verb verbs[] = {
 	{"seal", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, NULL,
 	 "make all durable on the fast device, as before a loss of power",
 	 "Tells what is dirty, and how long a flush to the slow device would take.", run_seal},
+	{"grow", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT, NULL,
+	 "take in what the slow device has got larger by",
+	 "The volume goes on; its users wait for a moment. The file system on it is not touched: "
+	 "let it grow afterwards.",
+	 run_grow},
+	{"replace", CH_NAME_REQUIRED, NULL,
+	 CH_VERB_CHANGES | CH_VERB_DRY_RUN | CH_VERB_ROOT | CH_VERB_STREAMS, replace_keys,
+	 "change the fast device for another one",
+	 "The volume goes on. It is flushed, then its users wait while what is left is copied. The "
+	 "new device must hold the log; what it has beyond that keeps what is read often. A device "
+	 "that holds something already is refused unless -y says that it may be lost. The old one "
+	 "does not belong to the volume any more.",
+	 run_replace},
 	{"check", CH_NAME_NONE, NULL, CH_VERB_STREAMS, check_keys,
 	 "look for damage on the devices of a volume that is not started",
 	 "Only reads. Every record of the log with all of its data, summary pages, changed maps, "

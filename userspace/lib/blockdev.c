@@ -71,9 +71,19 @@ static int fail_no_device(const char *path, const struct stat *st, struct ch_err
 	return ch_error_hint(e, "see what there is with: lsblk -p");
 }
 
-static int open_device(const char *path, bool write, struct ch_blockdev *ret_dev,
+enum how { READ_ALONE, WRITE_ALONE, WRITE_SHARED };
+
+static int open_flags(enum how how, const struct stat *st)
+{
+	bool alone = how != WRITE_SHARED && S_ISBLK(st->st_mode);
+
+	return (how == READ_ALONE ? O_RDONLY : O_RDWR) | (alone ? O_EXCL : 0) | O_CLOEXEC;
+}
+
+static int open_device(const char *path, enum how how, struct ch_blockdev *ret_dev,
 		       struct ch_error *e)
 {
+	bool write = how != READ_ALONE;
 	struct ch_blockdev dev = {.path = path};
 	struct stat st;
 	int err = 0;
@@ -82,8 +92,7 @@ static int open_device(const char *path, bool write, struct ch_blockdev *ret_dev
 		return fail_open(path, write, errno, e);
 	if (!S_ISBLK(st.st_mode) && (write || !S_ISREG(st.st_mode)))
 		return fail_no_device(path, &st, e);
-	dev.fd = open(path,
-		      (write ? O_RDWR : O_RDONLY) | (S_ISBLK(st.st_mode) ? O_EXCL : 0) | O_CLOEXEC);
+	dev.fd = open(path, open_flags(how, &st));
 	if (dev.fd < 0)
 		return fail_open(path, write, errno, e);
 	if (S_ISREG(st.st_mode)) {
@@ -104,12 +113,17 @@ static int open_device(const char *path, bool write, struct ch_blockdev *ret_dev
 
 int ch_blockdev_open(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e)
 {
-	return open_device(path, true, ret_dev, e);
+	return open_device(path, WRITE_ALONE, ret_dev, e);
+}
+
+int ch_blockdev_open_shared(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e)
+{
+	return open_device(path, WRITE_SHARED, ret_dev, e);
 }
 
 int ch_blockdev_open_read(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e)
 {
-	return open_device(path, false, ret_dev, e);
+	return open_device(path, READ_ALONE, ret_dev, e);
 }
 
 void ch_blockdev_close(struct ch_blockdev *dev)
@@ -167,6 +181,14 @@ int ch_blockdev_write(const struct ch_blockdev *dev, uint64_t block, const void 
 		      struct ch_error *e)
 {
 	return ch_blockdev_write_run(dev, block, 1, buf, e);
+}
+
+int ch_blockdev_forget(const struct ch_blockdev *dev, struct ch_error *e)
+{
+	if (ioctl(dev->fd, BLKFLSBUF, 0))
+		return ch_error_set(e, -errno, "cannot drop what is cached of %s: %s", dev->path,
+				    strerror(errno));
+	return 0;
 }
 
 int ch_blockdev_flush(const struct ch_blockdev *dev, struct ch_error *e)

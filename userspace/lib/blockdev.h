@@ -26,6 +26,12 @@ struct ch_blockdev {
 int ch_blockdev_open(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e);
 /* For reading only; may also be a file that is the image of one. */
 int ch_blockdev_open_read(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e);
+/*
+ * For writing, of a device that is part of another one, which goes on. The kernel module does not
+ * see what is cached here, nor the other way round: ch_blockdev_forget() before reading what
+ * it wrote, ch_blockdev_flush() and ch_blockdev_forget() after writing what it shall read.
+ */
+int ch_blockdev_open_shared(const char *path, struct ch_blockdev *ret_dev, struct ch_error *e);
 void ch_blockdev_close(struct ch_blockdev *dev);
 
 /* Whole blocks of 4 KiB. */
@@ -38,6 +44,7 @@ int ch_blockdev_read_run(const struct ch_blockdev *dev, uint64_t block, size_t c
 int ch_blockdev_write_run(const struct ch_blockdev *dev, uint64_t block, size_t count,
 			  const void *buf, struct ch_error *e);
 int ch_blockdev_flush(const struct ch_blockdev *dev, struct ch_error *e);
+int ch_blockdev_forget(const struct ch_blockdev *dev, struct ch_error *e);
 
 /*
  * What libblkid recognises on it ("xfs file system", "LVM2_member", "dos partition table"):

@@ -85,7 +85,7 @@ static void kmsg_reason(int fd, char *ret, size_t size)
 	}
 }
 
-static int fail_create(const struct ch_dm_table *table, int dm_errno, int kmsg, struct ch_error *e)
+static int fail_load(const struct ch_dm_table *table, int dm_errno, int kmsg, struct ch_error *e)
 {
 	char reason[256] = "";
 	int err = dm_errno ? -dm_errno : -EIO;
@@ -111,30 +111,80 @@ static void nodes_settle(uint32_t cookie)
 		dm_task_update_nodes();
 }
 
+/* Sends a table to the kernel, and says what the target said when it does not take it. */
+static int table_run(struct dm_task *task, const struct ch_dm_table *table, struct ch_error *e)
+{
+	int kmsg = kmsg_open(), err = 0;
+
+	if (!dm_task_add_target(task, 0, table->sectors, table->target, table->params) ||
+	    (table->read_only && !dm_task_set_ro(task)))
+		err = ch_error_set(e, -ENOMEM, "cannot prepare a device-mapper request");
+	else if (!dm_task_run(task))
+		err = fail_load(table, dm_task_get_errno(task), kmsg, e);
+	if (kmsg >= 0)
+		(void)close(kmsg);
+	return err;
+}
+
 int ch_dm_create(const struct ch_dm_table *table, struct ch_error *e)
 {
 	struct dm_task *task = task_create(DM_DEVICE_CREATE, table->name, e);
 	uint32_t cookie = 0;
-	int kmsg, err = 0;
-	bool ok;
+	int err;
 
 	if (!task)
 		return -ENOMEM;
-	kmsg = kmsg_open();
-	ok = (!table->uuid || dm_task_set_uuid(task, table->uuid)) &&
-	     dm_task_add_target(task, 0, table->sectors, table->target, table->params) &&
-	     (!table->read_only || dm_task_set_ro(task)) &&
-	     dm_task_set_add_node(task, DM_ADD_NODE_ON_CREATE) &&
-	     dm_task_set_cookie(task, &cookie, 0);
-	if (!ok)
+	if ((table->uuid && !dm_task_set_uuid(task, table->uuid)) ||
+	    !dm_task_set_add_node(task, DM_ADD_NODE_ON_CREATE) ||
+	    !dm_task_set_cookie(task, &cookie, 0))
 		err = ch_error_set(e, -ENOMEM, "cannot prepare a device-mapper request");
-	else if (!dm_task_run(task))
-		err = fail_create(table, dm_task_get_errno(task), kmsg, e);
+	else
+		err = table_run(task, table, e);
 	nodes_settle(cookie);
-	if (kmsg >= 0)
-		(void)close(kmsg);
 	dm_task_destroy(task);
 	return err;
+}
+
+int ch_dm_load(const struct ch_dm_table *table, struct ch_error *e)
+{
+	struct dm_task *task = task_create(DM_DEVICE_RELOAD, table->name, e);
+	int err;
+
+	if (!task)
+		return -ENOMEM;
+	err = table_run(task, table, e);
+	dm_task_destroy(task);
+	return err;
+}
+
+/* A request that is nothing but its type and the device. */
+static int plain_run(int type, const char *name, const char *what, struct ch_error *e)
+{
+	struct dm_task *task = task_create(type, name, e);
+	uint32_t cookie = 0;
+	int err = 0;
+
+	if (!task)
+		return -ENOMEM;
+	if (type == DM_DEVICE_RESUME && !dm_task_set_cookie(task, &cookie, 0))
+		err = ch_error_set(e, -ENOMEM, "cannot prepare a device-mapper request");
+	else if (!dm_task_run(task))
+		err = ch_error_set(e, -dm_task_get_errno(task), "cannot %s device %s: %s", what,
+				   name, strerror(dm_task_get_errno(task)));
+	if (type == DM_DEVICE_RESUME)
+		nodes_settle(cookie);
+	dm_task_destroy(task);
+	return err;
+}
+
+int ch_dm_suspend(const char *name, struct ch_error *e)
+{
+	return plain_run(DM_DEVICE_SUSPEND, name, "suspend", e);
+}
+
+int ch_dm_resume(const char *name, struct ch_error *e)
+{
+	return plain_run(DM_DEVICE_RESUME, name, "resume", e);
 }
 
 int ch_dm_exists(const char *name, struct ch_error *e)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
  * Device-mapper, the little of it that volumes need: one device with one target, made and
- * removed. Used by volume_make.c and checkpoint.c. Works with and without udev.
+ * removed, or given another one. Used by volume_*.c and checkpoint.c. Works with and without udev.
  */
 #ifndef CH_LIB_DM_H
 #define CH_LIB_DM_H
@@ -29,6 +29,15 @@ int ch_dm_check(struct ch_error *e);
  * target said about it (from the kernel's log). -EEXIST: the name is taken.
  */
 int ch_dm_create(const struct ch_dm_table *table, struct ch_error *e);
+/*
+ * Another table for a device that is there: suspended, so that file systems on it are frozen and
+ * all I/O waits, loaded, resumed. A table that was loaded counts from the resume on.
+ * Between suspend and resume the caller must neither read from the device nor write to it,
+ * and have its memory locked (mlockall): who waits for it then may be waited for.
+ */
+int ch_dm_suspend(const char *name, struct ch_error *e);
+int ch_dm_load(const struct ch_dm_table *table, struct ch_error *e);
+int ch_dm_resume(const char *name, struct ch_error *e);
 /* -ENOENT: no such device. -EBUSY: it is open. */
 int ch_dm_remove(const char *name, struct ch_error *e);
 /* 1 = exists, 0 = does not, or a negative errno. */

@@ -129,6 +129,37 @@ int ch_volume_stop(const char *name, struct ch_error *e);
  */
 int ch_volume_delete(const struct ch_volume_spec *spec, struct ch_error *e);
 
+/* --- other devices below a started volume (volume_grow.c, volume_replace.c) ------- */
+
+struct ch_volume_grown {
+	uint64_t before_bytes, after_bytes;
+	uint64_t paused_ms; /* for so long I/O waited */
+	bool all_changed;   /* the next checkpoint counts all of it as changed */
+};
+
+/*
+ * Gives a started volume (spec->name) what its slow device has got larger by. -EALREADY: that has
+ * not. With spec->dry_run only says what would be. What is on the volume grows by its own
+ * means afterwards (xfs_growfs).
+ */
+int ch_volume_grow(const struct ch_volume_spec *spec, struct ch_volume_grown *ret_grown,
+		   struct ch_error *e);
+
+struct ch_volume_replaced {
+	uint64_t copied_bytes;
+	uint64_t paused_ms;
+};
+
+/*
+ * Makes spec->fast the fast device of a started volume, which is flushed first; `progress` is as
+ * for ch_volume_flush(). The old one does not belong to the volume any more. spec->overwrite,
+ * spec->dry_run: as for create. -ENOSPC: too small for the log. -EBUSY: too much is in the
+ * log. On failure the volume goes on with the old one.
+ */
+int ch_volume_replace(const struct ch_volume_spec *spec,
+		      bool (*progress)(void *arg, const struct ch_volume *volume), void *arg,
+		      struct ch_volume_replaced *ret_replaced, struct ch_error *e);
+
 /* --- checkpoints (checkpoint.c) ------------------------------------------------- */
 
 struct ch_checkpoint {

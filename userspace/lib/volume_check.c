@@ -96,13 +96,13 @@ static void check_fast_size(struct ch_checker *check)
 			       (uint64_t)geo->log_blocks);
 }
 
-/* Both say the same about the slow device? */
+/* Both say the same about the slow device? Its header may be ahead: a growth was cut off. */
 static bool pair_agrees(const struct ch_sb *sb, const struct ch_slow *slow)
 {
 	const struct ch_geometry *geo = &sb->geo;
 
 	return sb->salt == slow->salt && !strcmp(sb->name, slow->name) &&
-	       geo->slow_blocks == slow->slow_blocks && geo->volume_blocks == slow->volume_blocks &&
+	       geo->slow_blocks <= slow->slow_blocks && geo->volume_blocks <= slow->volume_blocks &&
 	       geo->redo_start == slow->redo_start && geo->redo_blocks == slow->redo_blocks &&
 	       geo->data_start == slow->data_start;
 }

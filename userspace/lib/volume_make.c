@@ -160,8 +160,7 @@ static int pair_take(const struct ch_volume_spec *spec, struct pair *ret_pair, s
 
 /* --- the headers on the devices -------------------------------------------------- */
 
-/* Zeroes over the headers: no volume is on the device any more. */
-static int unformat(const struct ch_blockdev *dev, struct ch_error *e)
+int ch_header_wipe(const struct ch_blockdev *dev, struct ch_error *e)
 {
 	const struct ch_block zeroes = {0};
 	int err;
@@ -199,8 +198,7 @@ static int fail_held(const char *path, const char *what, struct ch_error *e)
 	return ch_error_hint(e, "if all of that may be lost, run it again with -y");
 }
 
-/* Nothing of value is on it, as far as can be seen. */
-static int check_empty(const struct ch_blockdev *dev, struct ch_error *e)
+int ch_header_empty(const struct ch_blockdev *dev, struct ch_error *e)
 {
 	struct ch_slow slow;
 	struct ch_sb sb;
@@ -269,22 +267,30 @@ static int make_sb(const char *name, const struct ch_geometry *geo, struct ch_sb
 	return err;
 }
 
+struct ch_dm_table ch_volume_table(const struct ch_sb *sb, dev_t fast, dev_t slow,
+				   struct ch_volume_table_text *ret_text)
+{
+	struct ch_volume_table_text *text = ret_text;
+
+	ch_volume_dm_name(sb->name, text->name);
+	ch_volume_dm_uuid(sb->uuid, text->uuid);
+	(void)snprintf(text->params, sizeof(text->params), "%u:%u %u:%u", major(fast), minor(fast),
+		       major(slow), minor(slow));
+	return (struct ch_dm_table){
+		.name = text->name,
+		.uuid = text->uuid,
+		.target = "cohost",
+		.params = text->params,
+		.sectors = sb->geo.volume_blocks * CH_SECTORS_PER_BLOCK,
+	};
+}
+
 /* Loads the table. The devices must have been let go of. */
 static int load_table(const struct pair *pair, const struct ch_sb *sb, struct ch_error *e)
 {
-	char name[CH_DM_NAME_SIZE], uuid[CH_DM_UUID_SIZE], params[128];
-	const struct ch_dm_table table = {
-		.name = name,
-		.uuid = uuid,
-		.target = "cohost",
-		.params = params,
-		.sectors = sb->geo.volume_blocks * CH_SECTORS_PER_BLOCK,
-	};
+	struct ch_volume_table_text text;
+	const struct ch_dm_table table = ch_volume_table(sb, pair->fast.dev, pair->slow.dev, &text);
 
-	ch_volume_dm_name(sb->name, name);
-	ch_volume_dm_uuid(sb->uuid, uuid);
-	(void)snprintf(params, sizeof(params), "%u:%u %u:%u", major(pair->fast.dev),
-		       minor(pair->fast.dev), major(pair->slow.dev), minor(pair->slow.dev));
 	return ch_dm_create(&table, e);
 }
 
@@ -295,8 +301,8 @@ static void undo_format(const struct ch_volume_spec *spec)
 
 	if (pair_open(spec, &pair, NULL))
 		return;
-	(void)unformat(&pair.fast, NULL);
-	(void)unformat(&pair.slow, NULL);
+	(void)ch_header_wipe(&pair.fast, NULL);
+	(void)ch_header_wipe(&pair.slow, NULL);
 	pair_close(&pair);
 }
 
@@ -331,9 +337,9 @@ int ch_volume_create(const struct ch_volume_spec *spec, uint64_t *ret_size_bytes
 		return err;
 	err = check_geometry(&pair, spec->log_bytes, &geo, e);
 	if (!err && !spec->overwrite)
-		err = check_empty(&pair.fast, e);
+		err = ch_header_empty(&pair.fast, e);
 	if (!err && !spec->overwrite)
-		err = check_empty(&pair.slow, e);
+		err = ch_header_empty(&pair.slow, e);
 	if (!err)
 		err = make_sb(spec->name, &geo, &sb, e);
 	if (err || spec->dry_run) {
@@ -409,7 +415,7 @@ int ch_volume_start(const struct ch_volume_spec *spec, struct ch_error *e)
 }
 
 /* A view of a checkpoint would read errors once its volume is gone. */
-static int check_views(const char *name, struct ch_error *e)
+int ch_volume_views_check(const char *name, struct ch_error *e)
 {
 	struct ch_checkpoint *checkpoints;
 	size_t count;
@@ -441,7 +447,7 @@ int ch_volume_stop(const char *name, struct ch_error *e)
 	if (!err)
 		err = ch_dm_check(e);
 	if (!err)
-		err = check_views(name, e);
+		err = ch_volume_views_check(name, e);
 	if (err)
 		return err;
 	ch_volume_dm_name(name, device);
@@ -460,11 +466,8 @@ int ch_volume_stop(const char *name, struct ch_error *e)
 	return err;
 }
 
-/*
- * Where the devices of a started volume are, by the kernel's own names: /dev/block is
- * udev's, and not everywhere.
- */
-static void device_path(const char *major_minor, char buf[static CH_VOLUME_PATH_SIZE])
+/* By the kernel's own names: /dev/block is udev's, and not everywhere. */
+const char *ch_volume_device_path(const char *major_minor, char buf[static CH_VOLUME_PATH_SIZE])
 {
 	char path[CH_VOLUME_PATH_SIZE], name[CH_VOLUME_PATH_SIZE - 8];
 	FILE *uevent;
@@ -473,11 +476,12 @@ static void device_path(const char *major_minor, char buf[static CH_VOLUME_PATH_
 	(void)snprintf(path, sizeof(path), "/sys/dev/block/%s/uevent", major_minor);
 	uevent = fopen(path, "re");
 	if (!uevent)
-		return;
+		return buf;
 	while (fgets(path, sizeof(path), uevent))
 		if (sscanf(path, "DEVNAME=%247s", name) == 1)
 			(void)snprintf(buf, CH_VOLUME_PATH_SIZE, "/dev/%s", name);
 	(void)fclose(uevent);
+	return buf;
 }
 
 int ch_volume_delete(const struct ch_volume_spec *spec, struct ch_error *e)
@@ -494,10 +498,8 @@ int ch_volume_delete(const struct ch_volume_spec *spec, struct ch_error *e)
 	if (err)
 		return err;
 	if (!ch_volume_show(spec->name, &volume, &ignored)) {
-		device_path(volume.fast_device, fast);
-		device_path(volume.slow_device, slow);
-		found.fast = fast;
-		found.slow = slow;
+		found.fast = ch_volume_device_path(volume.fast_device, fast);
+		found.slow = ch_volume_device_path(volume.slow_device, slow);
 		err = ch_volume_stop(spec->name, e);
 		if (err)
 			return err;
@@ -514,9 +516,9 @@ int ch_volume_delete(const struct ch_volume_spec *spec, struct ch_error *e)
 		return err;
 	err = pair_check(&pair, spec->name, &sb, e);
 	if (!err)
-		err = unformat(&pair.fast, e);
+		err = ch_header_wipe(&pair.fast, e);
 	if (!err)
-		err = unformat(&pair.slow, e);
+		err = ch_header_wipe(&pair.slow, e);
 	pair_close(&pair);
 	return err;
 }
