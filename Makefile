@@ -74,7 +74,7 @@ $(BUILD)/libcohostd.a: $(call objs,$(d_src))
 $(BUILD)/bin/cohostd: $(O)/userspace/cohostd/main.o $(archives)
 $(BUILD)/bin/cohostctl: $(call objs,$(ctl_src)) $(BUILD)/libcohost.a $(BUILD)/libcore.a
 $(units): $(BUILD)/tests/unit/%: $(O)/tests/unit/%.o $(archives)
-$(sims): $(BUILD)/tests/sim/%: $(O)/tests/sim/%.o $(call objs,$(sim_src)) $(BUILD)/libcore.a
+$(sims): $(BUILD)/tests/sim/%: $(O)/tests/sim/%.o $(call objs,$(sim_src)) $(BUILD)/libcohost.a $(BUILD)/libcore.a
 $(bpftests): $(BUILD)/tests/bpf/%: $(O)/tests/bpf/%.o $(archives)
 $(helpers): $(BUILD)/tests/helpers/%: $(O)/tests/helpers/%.o $(archives)
 # Tests of the command line get its files too, all but main().

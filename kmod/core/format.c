@@ -53,7 +53,25 @@ u32 ch_geometry_map_sectors(const struct ch_geometry *geo)
 	return (u32)div_up(ch_geometry_map_bits(geo), CH_MAP_SECTOR_BITS);
 }
 
-static int slow_init(struct ch_geometry *geo, const char **ret_why)
+u64 ch_geometry_granules(const struct ch_geometry *geo)
+{
+	u64 all = div_up(geo->volume_blocks, 1ULL << geo->absent_shift);
+
+	return clamp_u64(all, 0, geo->absent_blocks * CH_ABSENT_BLOCK_BITS);
+}
+
+/* Room for all granules that a volume behind it may have; the data goes on aligned. */
+static void absent_init(struct ch_geometry *geo)
+{
+	u64 most = geo->slow_blocks - geo->data_start;
+
+	geo->absent_shift = CH_ABSENT_SHIFT;
+	geo->absent_start = geo->data_start;
+	geo->absent_blocks = div_up(div_up(most, 1ULL << CH_ABSENT_SHIFT), CH_ABSENT_BLOCK_BITS);
+	geo->data_start = align_up(geo->absent_start + geo->absent_blocks, CH_REGION_BLOCKS);
+}
+
+static int slow_init(struct ch_geometry *geo, bool absent, const char **ret_why)
 {
 	/*
 	 * The redo area limits how much one batch of destage can put in order: a 64th of the
@@ -65,6 +83,8 @@ static int slow_init(struct ch_geometry *geo, const char **ret_why)
 	geo->redo_blocks =
 		align_down(clamp_u64(geo->slow_blocks / 64, least, 262144), CH_REGION_BLOCKS);
 	geo->data_start = geo->redo_start + geo->redo_blocks;
+	if (absent)
+		absent_init(geo);
 	geo->volume_blocks = align_down(geo->slow_blocks - geo->data_start, CH_REGION_BLOCKS);
 	if (geo->volume_blocks > CH_VOLUME_BLOCKS_MAX) {
 		*ret_why = "the slow device is larger than 16 TiB, which this version does not "
@@ -168,7 +188,7 @@ int ch_geometry_init(struct ch_geometry *ret_geo, const struct ch_geometry_spec 
 	}
 	geo.fast_blocks = spec->fast_bytes >> CH_BLOCK_SHIFT;
 	geo.slow_blocks = spec->slow_bytes >> CH_BLOCK_SHIFT;
-	r = slow_init(&geo, ret_why);
+	r = slow_init(&geo, spec->absent, ret_why);
 	if (!r)
 		r = fast_init(&geo, spec->log_bytes, ret_why);
 	if (!r)
@@ -225,6 +245,15 @@ static bool area_ok(u64 start, u64 blocks, u64 end)
 	return start <= end && blocks <= end - start;
 }
 
+/* Behind the redo area, before the data; a granule fits into a record. */
+static bool absent_ok(u64 start, u64 blocks, u32 shift, u64 from, u64 end)
+{
+	if (!blocks)
+		return !start && !shift;
+	return start >= from && area_ok(start, blocks, end) &&
+	       1ULL << (shift & 63) <= CH_REC_EXTENTS_MAX;
+}
+
 bool ch_geometry_valid(const struct ch_geometry *geo)
 {
 	if (geo->volume_blocks == 0 || geo->volume_blocks > CH_VOLUME_BLOCKS_MAX ||
@@ -245,6 +274,9 @@ bool ch_geometry_valid(const struct ch_geometry *geo)
 	    (geo->line_blocks % CH_REGION_BLOCKS || geo->line_blocks > CH_VOLUME_BLOCKS_MAX ||
 	     geo->line_start < geo->log_start + geo->log_blocks ||
 	     !area_ok(geo->line_start, geo->line_blocks, geo->fast_blocks)))
+		return false;
+	if (!absent_ok(geo->absent_start, geo->absent_blocks, geo->absent_shift,
+		       geo->redo_start + geo->redo_blocks, geo->data_start))
 		return false;
 	return area_ok(geo->data_start, geo->volume_blocks, geo->slow_blocks) &&
 	       area_ok(geo->redo_start, geo->redo_blocks, geo->data_start) &&
@@ -328,6 +360,9 @@ static void sb_encode(const struct ch_sb *sb, u64 generation, void *block)
 	d->session_pos = cpu_to_le64(sb->session_pos);
 	d->line_start = cpu_to_le64(geo->line_start);
 	d->line_blocks = cpu_to_le64(geo->line_blocks);
+	d->absent_start = cpu_to_le64(geo->absent_start);
+	d->absent_blocks = cpu_to_le64(geo->absent_blocks);
+	d->absent_shift = cpu_to_le32(geo->absent_shift);
 	for (u32 i = 0; i < sb->pins; i++) {
 		d->pin[i].epoch = cpu_to_le64(sb->pin[i].epoch);
 		d->pin[i].pos = cpu_to_le64(sb->pin[i].pos);
@@ -369,7 +404,10 @@ static void geometry_decode(const struct ch_sb_disk *d, struct ch_geometry *geo)
 	geo->redo_start = le64_to_cpu(d->redo_start);
 	geo->redo_blocks = le64_to_cpu(d->redo_blocks);
 	geo->data_start = le64_to_cpu(d->data_start);
+	geo->absent_start = le64_to_cpu(d->absent_start);
+	geo->absent_blocks = le64_to_cpu(d->absent_blocks);
 	geo->changed_shift = le32_to_cpu(d->changed_shift);
+	geo->absent_shift = le32_to_cpu(d->absent_shift);
 }
 
 static_assert(offsetof(struct ch_slow_disk, version) == offsetof(struct ch_sb_disk, version) &&
@@ -411,8 +449,10 @@ static bool pins_valid(const struct ch_sb *sb)
 
 static bool sb_valid(const struct ch_sb *sb)
 {
-	return ch_geometry_valid(&sb->geo) && sb->base_slot < 2 && sb->tail_seq > 0 &&
-	       sb->durable_seq + 1 >= sb->tail_seq && sb->base_epoch <= sb->epoch &&
+	return ch_geometry_valid(&sb->geo) &&
+	       !(sb->incompat & CH_INCOMPAT_ABSENT) == !sb->geo.absent_blocks &&
+	       sb->base_slot < 2 && sb->tail_seq > 0 && sb->durable_seq + 1 >= sb->tail_seq &&
+	       sb->base_epoch <= sb->epoch &&
 	       /* position 0 means "none" elsewhere; and what counts up is far from wrapping */
 	       sb->tail_pos >= sb->geo.log_blocks && sb->tail_pos < 1ULL << 62 &&
 	       sb->session_pos < 1ULL << 62 && sb->durable_seq < 1ULL << 62 &&
@@ -528,6 +568,9 @@ void ch_slow_encode(const struct ch_slow *slow, void *block)
 	memcpy(d->name, slow->name, CH_NAME_MAX - 1);
 	d->salt = cpu_to_le64(slow->salt);
 	d->flags = cpu_to_le32(slow->flags);
+	d->absent_shift = cpu_to_le32(slow->absent_shift);
+	d->absent_start = cpu_to_le64(slow->absent_start);
+	d->absent_blocks = cpu_to_le64(slow->absent_blocks);
 	d->crc = cpu_to_le32(sb_crc(d));
 }
 
@@ -551,9 +594,14 @@ enum ch_check ch_slow_decode(const void *block, struct ch_slow *ret_slow)
 	slow.data_start = le64_to_cpu(d->data_start);
 	slow.salt = le64_to_cpu(d->salt);
 	slow.flags = le32_to_cpu(d->flags);
+	slow.absent_shift = le32_to_cpu(d->absent_shift);
+	slow.absent_start = le64_to_cpu(d->absent_start);
+	slow.absent_blocks = le64_to_cpu(d->absent_blocks);
 	if (!area_ok(slow.data_start, slow.volume_blocks, slow.slow_blocks) ||
 	    !area_ok(slow.redo_start, slow.redo_blocks, slow.data_start) ||
-	    slow.redo_start < CH_META_START)
+	    slow.redo_start < CH_META_START ||
+	    !absent_ok(slow.absent_start, slow.absent_blocks, slow.absent_shift,
+		       slow.redo_start + slow.redo_blocks, slow.data_start))
 		return CH_CHECK_RANGE;
 	*ret_slow = slow;
 	return CH_CHECK_OK;
@@ -620,6 +668,7 @@ void ch_format_sb(struct ch_sb *ret_sb, const struct ch_geometry *geo, const u8 
 	for (u32 i = 0; i < CH_NAME_MAX - 1 && name[i]; i++)
 		sb->name[i] = name[i];
 	sb->geo = *geo;
+	sb->incompat = geo->absent_blocks ? CH_INCOMPAT_ABSENT : 0;
 	sb->flags = CH_SB_CLEAN | CH_SB_FULL;
 	/* Position 0 means "none" elsewhere (pin_pos): start one lap on. */
 	sb->tail_pos = sb->session_pos = geo->log_blocks;
@@ -663,10 +712,26 @@ void ch_format_fast(const struct ch_sb *sb, u64 n, void *block, u64 *ret_block)
 	*ret_block = ch_sb_place(generation);
 }
 
+/* The map of absent granules, then both headers. */
 u64 ch_format_slow_blocks(const struct ch_sb *sb)
 {
-	(void)sb;
-	return 2;
+	return sb->geo.absent_blocks + 2;
+}
+
+static void format_absent_block(const struct ch_sb *sb, u64 n, void *block)
+{
+	struct ch_map_disk *map = block;
+	u64 granule = n * CH_ABSENT_BLOCK_BITS, granules = ch_geometry_granules(&sb->geo);
+
+	memset(block, 0, CH_BLOCK_SIZE);
+	for (u32 i = 0; i < CH_MAP_SECTORS_PER_BLOCK; i++, map++) {
+		map->magic = cpu_to_le32(CH_ABSENT_MAGIC);
+		map->salt = cpu_to_le64(sb->salt);
+		map->index = cpu_to_le32((u32)n * CH_MAP_SECTORS_PER_BLOCK + i);
+		for (u32 bit = 0; bit < CH_MAP_SECTOR_BITS && granule < granules; bit++, granule++)
+			map->bits[bit / 8] |= (u8)(1 << (bit % 8));
+		map->crc = cpu_to_le32(ch_map_crc(map));
+	}
 }
 
 void ch_format_slow(const struct ch_sb *sb, u64 n, void *block, u64 *ret_block)
@@ -677,11 +742,20 @@ void ch_format_slow(const struct ch_sb *sb, u64 n, void *block, u64 *ret_block)
 		.redo_start = sb->geo.redo_start,
 		.redo_blocks = sb->geo.redo_blocks,
 		.data_start = sb->geo.data_start,
+		.absent_start = sb->geo.absent_start,
+		.absent_blocks = sb->geo.absent_blocks,
+		.absent_shift = sb->geo.absent_shift,
+		.incompat = sb->incompat,
 		.salt = sb->salt,
 	};
 
 	memcpy(slow.uuid, sb->uuid, sizeof(slow.uuid));
 	memcpy(slow.name, sb->name, sizeof(slow.name));
+	if (n < sb->geo.absent_blocks) {
+		format_absent_block(sb, n, block);
+		*ret_block = sb->geo.absent_start + n;
+		return;
+	}
 	ch_slow_encode(&slow, block);
-	*ret_block = n == 0 ? CH_SB_BLOCK_B : CH_SB_BLOCK_A;
+	*ret_block = n == sb->geo.absent_blocks ? CH_SB_BLOCK_B : CH_SB_BLOCK_A;
 }

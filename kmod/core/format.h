@@ -8,7 +8,7 @@
  *
  * Fast device:  superblock A | superblock B | changed map 0, 1 | summary pages | log |
  *               lines of the read tier
- * Slow device:  header A | header B | redo area | data of the volume
+ * Slow device:  header A | header B | redo area | map of absent granules | data of the volume
  */
 #ifndef CH_CORE_FORMAT_H
 #define CH_CORE_FORMAT_H
@@ -27,12 +27,13 @@
 #define CH_META_START	  32U /* first block behind the superblocks */
 #define CH_NAME_MAX	  64  /* with the terminating 0 */
 
-#define CH_FAST_MAGIC "CohostF1"
-#define CH_SLOW_MAGIC "CohostS1"
-#define CH_REC_MAGIC  0x52486f43U /* "CoHR" */
-#define CH_MAP_MAGIC  0x4d486f43U /* "CoHM" */
-#define CH_REDO_MAGIC 0x55486f43U /* "CoHU" */
-#define CH_SUM_MAGIC  0x49486f43U /* "CoHI" */
+#define CH_FAST_MAGIC	"CohostF1"
+#define CH_SLOW_MAGIC	"CohostS1"
+#define CH_REC_MAGIC	0x52486f43U /* "CoHR" */
+#define CH_MAP_MAGIC	0x4d486f43U /* "CoHM" */
+#define CH_REDO_MAGIC	0x55486f43U /* "CoHU" */
+#define CH_SUM_MAGIC	0x49486f43U /* "CoHI" */
+#define CH_ABSENT_MAGIC 0x41486f43U /* "CoHA" */
 
 /* Superblock flags. */
 #define CH_SB_CLEAN (1U << 0) /* shut down in order; informative, recovery needs no trust */
@@ -40,7 +41,8 @@
 
 /* A set bit that the reader does not know in `incompat` refuses the device, in `compat` does not.
  */
-#define CH_INCOMPAT_KNOWN 0ULL
+#define CH_INCOMPAT_ABSENT (1ULL << 0) /* there is a map of absent granules */
+#define CH_INCOMPAT_KNOWN  CH_INCOMPAT_ABSENT
 
 /* A live checkpoint, as the superblock keeps it; those in use come first, ascending by pos. */
 #define CH_PINS_MAX 64U
@@ -86,10 +88,13 @@ struct ch_sb_disk {
 	__le64 base_epoch;    /* the changed map holds what changed since this epoch began */
 	__le32 base_slot;     /* which of the two maps belongs to base_epoch */
 	__le32 reserved0;
-	__le64 session_pos; /* where this session's first record goes: see below */
-	__le64 line_start;  /* lines of the read tier; what they hold does not outlive a stop */
-	__le64 line_blocks; /* 0: no read tier */
-	u8 reserved1[512 - 312];
+	__le64 session_pos;  /* where this session's first record goes: see below */
+	__le64 line_start;   /* lines of the read tier; what they hold does not outlive a stop */
+	__le64 line_blocks;  /* 0: no read tier */
+	__le64 absent_start; /* on the slow device, 0 without such a map */
+	__le64 absent_blocks;
+	__le32 absent_shift; /* a granule is 1 << shift blocks */
+	u8 reserved1[512 - 332];
 	struct ch_pin_disk pin[CH_PINS_MAX];
 	u8 reserved[4096 - 2560];
 };
@@ -126,13 +131,16 @@ struct ch_slow_disk {
 	__le64 redo_blocks;
 	__le64 data_start;
 	u8 name[CH_NAME_MAX];
-	__le64 salt;  /* the fast device's: of the redo lists that count */
-	__le32 flags; /* CH_SLOW_* */
-	u8 reserved[4096 - 164];
+	__le64 salt;	     /* the fast device's: of the redo lists that count */
+	__le32 flags;	     /* CH_SLOW_* */
+	__le32 absent_shift; /* these three as in the superblock */
+	__le64 absent_start;
+	__le64 absent_blocks;
+	u8 reserved[4096 - 184];
 };
 static_assert(sizeof(struct ch_slow_disk) == CH_BLOCK_SIZE, "slow header is one block");
 static_assert(offsetof(struct ch_slow_disk, salt) == 152, "slow header layout");
-static_assert(offsetof(struct ch_slow_disk, reserved) == 164, "slow header layout");
+static_assert(offsetof(struct ch_slow_disk, reserved) == 184, "slow header layout");
 
 /*
  * A log record: one header block, then `blocks - 1` blocks of payload, always
@@ -188,6 +196,13 @@ struct ch_map_disk {
 };
 static_assert(sizeof(struct ch_map_disk) == 512, "map sector is one sector");
 #define CH_MAP_SECTORS_PER_BLOCK 8U
+
+/*
+ * The map of absent granules (absent.h) is made of the same sectors, with CH_ABSENT_MAGIC, epoch
+ * and slot 0. Other than there, a sector that does not verify is an error.
+ */
+#define CH_ABSENT_SHIFT	     6U /* 64 blocks, 256 KiB: the largest frame of the sync format */
+#define CH_ABSENT_BLOCK_BITS (CH_MAP_SECTOR_BITS * CH_MAP_SECTORS_PER_BLOCK)
 
 /*
  * The redo area of the slow device: what the batch under way is about to write, so that the
@@ -257,7 +272,8 @@ struct ch_geometry {
 	u64 log_start, log_blocks;
 	u64 line_start, line_blocks;
 	u64 redo_start, redo_blocks, data_start;
-	u32 changed_shift;
+	u64 absent_start, absent_blocks; /* 0: nothing was ever absent */
+	u32 changed_shift, absent_shift;
 };
 
 struct ch_sb {
@@ -289,8 +305,9 @@ struct ch_slow {
 	u8 uuid[16];
 	char name[CH_NAME_MAX];
 	u64 slow_blocks, volume_blocks, redo_start, redo_blocks, data_start;
+	u64 absent_start, absent_blocks;
 	u64 salt;
-	u32 flags;
+	u32 flags, absent_shift;
 };
 
 enum ch_check {
@@ -329,6 +346,7 @@ const char *ch_check_text(enum ch_check check);
 struct ch_geometry_spec {
 	u64 fast_bytes, slow_bytes; /* sizes of the devices */
 	u64 log_bytes;		    /* wanted, rounded up to MiB; 0 = by default */
+	bool absent;		    /* it begins with nothing there, and a map that says so */
 };
 
 /*
@@ -355,6 +373,8 @@ bool ch_geometry_valid(const struct ch_geometry *geo);
 /* Sectors of 512 bytes in one changed map, and the bits in it. */
 u32 ch_geometry_map_sectors(const struct ch_geometry *geo);
 u64 ch_geometry_map_bits(const struct ch_geometry *geo);
+/* Granules that can be absent: all of those with which the volume began; 0 without a map. */
+u64 ch_geometry_granules(const struct ch_geometry *geo);
 
 /* A struct ch_sb is too large for the kernel's stack; where decode or pick fail it is garbage. */
 void ch_sb_encode(const struct ch_sb *sb, void *block);

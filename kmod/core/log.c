@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /* The head of the log: room, records, and how far they are written and durable. */
+#include "kmod/core/absent.h"
 #include "kmod/core/changed.h"
 #include "kmod/core/internal.h"
 #include "kmod/core/summary.h"
@@ -94,6 +95,7 @@ void ch_log_end(struct ch_tier *tier, struct ch_rec *rec)
 		ch_index_insert(tier, lba, rec->pos + 1 + i, crc);
 		ch_sum_block(tier, rec->pos + 1 + i, lba, crc);
 		ch_changed_set(tier, lba);
+		ch_absent_logged(tier, lba);
 	}
 	ch_batch_grow(tier);
 }

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0 OR MIT
 /* Recovery as a state machine that asks for reads; see recover.h. */
+#include "kmod/core/absent.h"
 #include "kmod/core/changed.h"
 #include "kmod/core/internal.h"
 #include "kmod/core/recover.h"
@@ -128,6 +129,7 @@ static void apply_block(struct ch_recover *rc, u32 n, u64 lba, u64 epoch, u32 cr
 	/* What was written before base_epoch began is in the synced checkpoint. */
 	if (epoch >= tier->base_epoch)
 		ch_changed_set(tier, lba);
+	ch_absent_logged(tier, lba);
 	rc->blocks++;
 }
 

@@ -18,6 +18,8 @@ void ch_tier_memory(const struct ch_geometry *geo, struct ch_tier_memory *ret_si
 	/* Whole sectors, so that a sector can be copied without looking at the end. */
 	size->bits = (size_t)ch_geometry_map_sectors(geo) * (CH_MAP_SECTOR_BITS / 8);
 	size->map_dirty = ch_geometry_map_sectors(geo) / 8 + 1;
+	size->absent = (size_t)geo->absent_blocks * (CH_ABSENT_BLOCK_BITS / 8);
+	size->absent_dirty = geo->absent_blocks;
 }
 
 static void init_index(struct ch_tier *tier, const struct ch_tier_memory *size)
@@ -70,6 +72,10 @@ void ch_tier_init(struct ch_tier *tier, const struct ch_sb *sb)
 		.bits = {tier->changed.bits[0], tier->changed.bits[1]},
 		.dirty = {tier->changed.dirty[0], tier->changed.dirty[1]},
 	};
+	struct ch_absent_map absent = {.bits = tier->absent.bits,
+				       .slow = tier->absent.slow,
+				       .dirty = tier->absent.dirty,
+				       .granules = ch_geometry_granules(&sb->geo)};
 	struct ch_sum_disk *sum_page = tier->sum.page;
 	struct ch_edge *edge = tier->edge;
 	struct ch_tier_memory size;
@@ -77,6 +83,7 @@ void ch_tier_init(struct ch_tier *tier, const struct ch_sb *sb)
 	memset(tier, 0, sizeof(*tier));
 	tier->index = index;
 	tier->changed = changed;
+	tier->absent = absent;
 	tier->sum.page = sum_page;
 	tier->edge = edge;
 	tier->geo = sb->geo;
@@ -95,6 +102,8 @@ void ch_tier_init(struct ch_tier *tier, const struct ch_sb *sb)
 	ch_tier_memory(&sb->geo, &size);
 	init_index(tier, &size);
 	init_changed(tier, &size, sb);
+	if (tier->absent.granules)
+		memset(tier->absent.dirty, 0, size.absent_dirty);
 }
 
 void ch_tier_superblock(struct ch_tier *tier, struct ch_sb *ret_sb)
@@ -166,6 +175,8 @@ int ch_checkpoint_begin(struct ch_tier *tier, struct ch_rec *rec, void *header, 
 
 	if (tier->pins == CH_PINS_MAX)
 		return -EBUSY;
+	if (tier->absent.left)
+		return -ENODATA;
 	if (!ch_edge_room(tier))
 		return -ENOSPC;
 	tier->epoch++;

@@ -12,7 +12,8 @@
  *
  * Start:    read and ch_sb_pick() the superblocks, ch_slow_pick() the slow device's,
  *           compare the uuids; allocate ch_tier_memory() and ch_tier_init(); load the
- *           changed map (ch_changed_load() of every sector of slot sb->base_slot);
+ *           changed map (ch_changed_load() of every sector of slot sb->base_slot) and, where
+ *           there is one, the map of absent granules (ch_absent_load() of every sector);
  *           run recovery (recover.h); ch_tier_start() and write the superblock it
  *           fills: PREFLUSH + FUA, at ch_sb_place(). Only now accept writes.
  *
@@ -46,8 +47,9 @@
  *           is the volume at one of them. ch_batch_begin() says what is next; ch_batch_collect()
  *           hands out what it takes, ch_batch_sort() puts it in the order of the disk. Read from
  *           the log, verify, write to the redo area (struct ch_redo_disk), FLUSH THE SLOW
- *           DEVICE, then write in place (data_start + lba), FLUSH THE SLOW DEVICE again;
- *           only then ch_batch_clean() for all of them and ch_batch_end().
+ *           DEVICE, then write in place (data_start + lba), ch_absent_placed() for each and write
+ *           what ch_absent_next() hands out, FLUSH THE SLOW DEVICE again; only then
+ *           ch_batch_clean() for all of them and ch_batch_end().
  *
  * Tail:     after ch_batch_end() the log before the edge is not needed any more. If
  *           ch_tail_moved(): write all blocks of the changed map that ch_changed_next() hands
@@ -94,6 +96,15 @@ struct ch_changed {
 	u64 split_epoch, split_pos; /* of the checkpoint that divides the maps; 0 = undivided */
 };
 
+/* What is not there yet: see absent.h. */
+struct ch_absent_map {
+	u8 *bits;  /* of a granule nothing is there: neither in the log nor on the slow device */
+	u8 *slow;  /* on the slow device nothing is: what its map says, or is about to */
+	u8 *dirty; /* a byte per block of that map: differs from the disk */
+	u64 granules;
+	u64 left; /* set in bits */
+};
+
 /* Summary pages under way: see summary.h. */
 #define CH_SUM_PAGES 32U
 struct ch_sum_buffer {
@@ -124,6 +135,7 @@ struct ch_tier {
 
 	struct ch_index index;
 	struct ch_changed changed;
+	struct ch_absent_map absent;
 	struct ch_summary sum;
 
 	/* log; positions and seqs never wrap. tail <= slow <= durable <= done <= head */
@@ -167,14 +179,16 @@ struct ch_tier {
 struct ch_tier_memory {
 	size_t next, crc, head, rest, state, edge, sum_page;
 	size_t bits, map_dirty; /* twice each */
+	size_t absent; /* twice: bits and slow; 0 where nothing can be absent, as the next */
+	size_t absent_dirty;
 };
 void ch_tier_memory(const struct ch_geometry *geo, struct ch_tier_memory *ret_size);
 
 /*
  * Prepares `tier` for recovery. Before: set tier->index.{next,crc,head,rest,state},
- * tier->edge, tier->sum.page and tier->changed.{bits,dirty}[0..1] to arrays of ch_tier_memory()
- * sizes, all else may be garbage. Takes time linear in the arrays (memset); may be called without
- * the lock.
+ * tier->edge, tier->sum.page, tier->changed.{bits,dirty}[0..1] and tier->absent.{bits,slow,dirty}
+ * to arrays of ch_tier_memory() sizes, all else may be garbage. Takes time linear in the arrays
+ * (memset); may be called without the lock.
  */
 void ch_tier_init(struct ch_tier *tier, const struct ch_sb *sb);
 

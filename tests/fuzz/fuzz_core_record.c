@@ -12,6 +12,7 @@
 #include "kmod/core/changed.h"
 #include "kmod/core/recover.h"
 #include "kmod/core/tier.h"
+#include "lib/tier_memory.h"
 
 #define LOG_BLOCKS    24U
 #define VOLUME_BLOCKS 300U
@@ -53,37 +54,9 @@ static struct ch_sb superblock(const uint8_t head[16])
 
 static void tier_make(struct ch_tier *tier, const struct ch_sb *sb)
 {
-	struct ch_tier_memory size;
-
-	memset(tier, 0, sizeof(*tier));
-	ch_tier_memory(&sb->geo, &size);
-	tier->index.next = zalloc(size.next);
-	tier->index.crc = zalloc(size.crc);
-	tier->index.head = zalloc(size.head);
-	tier->index.rest = zalloc(size.rest);
-	tier->index.state = zalloc(size.state);
-	tier->edge = zalloc(size.edge);
-	tier->sum.page = zalloc(size.sum_page);
-	for (int i = 0; i < 2; i++) {
-		tier->changed.bits[i] = zalloc(size.bits);
-		tier->changed.dirty[i] = zalloc(size.map_dirty);
-	}
+	if (ch_tier_take(tier, &sb->geo))
+		abort();
 	ch_tier_init(tier, sb);
-}
-
-static void tier_free(struct ch_tier *tier)
-{
-	free(tier->index.next);
-	free(tier->index.crc);
-	free(tier->index.head);
-	free(tier->index.rest);
-	free(tier->index.state);
-	free(tier->edge);
-	free(tier->sum.page);
-	for (int i = 0; i < 2; i++) {
-		free(tier->changed.bits[i]);
-		free(tier->changed.dirty[i]);
-	}
 }
 
 /* Makes a block of the log a record that this recovery would look at. */
@@ -200,7 +173,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	}
 	if (step == CH_RECOVER_DONE)
 		check(&tier);
-	tier_free(&tier);
+	ch_tier_give(&tier);
 	free(log);
 	return 0;
 }

@@ -16,8 +16,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum kind { KIND_PLAIN, KIND_CKPT, KIND_ERRORS, KIND_FLIPS, NR_KINDS };
-static const char *const kind_names[NR_KINDS] = {"cuts", "checkpoints", "errors", "damage"};
+enum kind { KIND_PLAIN, KIND_CKPT, KIND_ERRORS, KIND_FLIPS, KIND_ABSENT, NR_KINDS };
+static const char *const kind_names[NR_KINDS] = {"cuts", "checkpoints", "errors", "damage",
+						 "absent"};
 
 static struct {
 	uint64_t seed;
@@ -50,7 +51,7 @@ static void add_counters(const struct sim_counters *c)
 
 /* ---- seeded runs ---- */
 
-static struct sim_shape random_shape(struct sim_rng *rng)
+static struct sim_shape random_shape(struct sim_rng *rng, enum kind kind)
 {
 	static const uint32_t logs[] = {16, 24, 48, 64, 130, 300, 700, 1200};
 	struct sim_shape shape = {
@@ -64,6 +65,9 @@ static struct sim_shape random_shape(struct sim_rng *rng)
 	if (sim_rng_once_in(rng, 4))
 		shape.volume_blocks += 300; /* two regions */
 	shape.record_blocks = 1 + sim_rng_below(rng, most < 12 ? most : 12);
+	shape.absent = kind == KIND_ABSENT || (kind == KIND_ERRORS && sim_rng_once_in(rng, 2));
+	while (shape.absent && 2U << shape.absent_shift <= most && sim_rng_once_in(rng, 2))
+		shape.absent_shift++;
 	return shape;
 }
 
@@ -110,7 +114,13 @@ static void any_step(struct sim_vol *v, enum kind kind)
 {
 	uint32_t what = sim_rng_below(v->rng, 100);
 
-	if (what < 14)
+	if (v->shape.absent && sim_rng_once_in(v->rng, 12)) {
+		if (v->zero_phase || sim_rng_once_in(v->rng, 3))
+			sim_vol_zero_step(v);
+		else
+			sim_vol_fetch(v, sim_rng_below(v->rng, v->shape.volume_blocks) >>
+						 v->geo.absent_shift);
+	} else if (what < 14)
 		random_write(v);
 	else if (what < 15)
 		random_discard(v);
@@ -288,7 +298,7 @@ static bool seeded_run(uint64_t seed, enum kind kind, enum sim_mutant mutant, ch
 	bool good;
 
 	sim_rng_seed(&rng, seed);
-	shape = random_shape(&rng);
+	shape = random_shape(&rng, kind);
 	sim_vol_init(&v, &shape, &rng);
 	v.mutant = mutant;
 	sim_vol_format(&v, 0x5a17 + seed);
@@ -298,7 +308,7 @@ static bool seeded_run(uint64_t seed, enum kind kind, enum sim_mutant mutant, ch
 		if (v.why)
 			break;
 		cut_power(&v);
-		if (kind == KIND_PLAIN && sim_rng_once_in(&rng, 12))
+		if ((kind == KIND_PLAIN || kind == KIND_ABSENT) && sim_rng_once_in(&rng, 12))
 			sim_vol_format(&v, 0x5a17 + sim_rng_u64(&rng));
 		v.faulty = false;
 		if (!power_up(&v))
@@ -347,6 +357,12 @@ static enum kind kind_of(enum sim_mutant mutant)
 		return KIND_ERRORS;
 	case SIM_NO_READ_CRC:
 		return KIND_FLIPS;
+	case SIM_ABSENT_EARLY:
+	case SIM_ABSENT_LATE:
+	case SIM_ABSENT_NO_REDO:
+	case SIM_ABSENT_PARTIAL:
+	case SIM_ZERO_UNFLUSHED:
+		return KIND_ABSENT;
 	case SIM_NO_MAP:
 	case SIM_NO_PREFLUSH:
 	case SIM_VIEW_UNPINNED:
@@ -590,9 +606,9 @@ int main(int argc, char **argv)
 	uint32_t kind;
 
 	if (!parse(argc, argv)) {
-		fprintf(stderr,
-			"usage: sim_cut [--seed N] [--steps M] [--cuts K] [--runs N]\n"
-			"               [--kind cuts|checkpoints|errors|damage] [--mutant NAME]\n");
+		fprintf(stderr, "usage: sim_cut [--seed N] [--steps M] [--cuts K] [--runs N]\n"
+				"               [--kind cuts|checkpoints|errors|damage|absent] "
+				"[--mutant NAME]\n");
 		return 2;
 	}
 	printf("TAP version 13\n");

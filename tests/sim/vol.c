@@ -5,6 +5,8 @@
  */
 #include "tests/sim/vol.h"
 
+#include "lib/tier_memory.h"
+
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +51,11 @@ const char *sim_mutant_name(enum sim_mutant mutant)
 		[SIM_NO_REDO_RESUME] = "no-redo-resume",
 		[SIM_SUM_EARLY] = "summary-early",
 		[SIM_PIN_UNSAVED] = "pin-unsaved",
+		[SIM_ABSENT_EARLY] = "absent-early",
+		[SIM_ABSENT_LATE] = "absent-late",
+		[SIM_ABSENT_NO_REDO] = "absent-no-redo",
+		[SIM_ABSENT_PARTIAL] = "absent-partial",
+		[SIM_ZERO_UNFLUSHED] = "zero-unflushed",
 	};
 
 	return names[mutant];
@@ -84,6 +91,11 @@ static struct ch_geometry geometry(const struct sim_shape *shape)
 	/* As many blocks as the volume has, and what a record may add: no batch is larger. */
 	geo.redo_blocks = ch_redo_blocks(shape->volume_blocks + CH_REC_EXTENTS_MAX);
 	geo.data_start = geo.redo_start + geo.redo_blocks;
+	if (shape->absent) {
+		geo.absent_start = geo.data_start++;
+		geo.absent_blocks = 1;
+		geo.absent_shift = shape->absent_shift;
+	}
 	geo.slow_blocks = geo.data_start + geo.volume_blocks;
 	return geo;
 }
@@ -91,7 +103,6 @@ static struct ch_geometry geometry(const struct sim_shape *shape)
 void sim_vol_init(struct sim_vol *v, const struct sim_shape *shape, struct sim_rng *rng)
 {
 	struct ch_geometry geo = geometry(shape);
-	struct ch_index *idx = &v->tier.index;
 	uint32_t i;
 
 	memset(v, 0, sizeof(*v));
@@ -102,18 +113,8 @@ void sim_vol_init(struct sim_vol *v, const struct sim_shape *shape, struct sim_r
 		abort();
 	sim_dev_init(&v->fast, "fast", (uint32_t)geo.fast_blocks * CH_SECTORS_PER_BLOCK, rng);
 	sim_dev_init(&v->slow, "slow", (uint32_t)geo.slow_blocks * CH_SECTORS_PER_BLOCK, rng);
-	ch_tier_memory(&geo, &v->mem);
-	idx->next = xalloc(1, v->mem.next);
-	idx->crc = xalloc(1, v->mem.crc);
-	idx->head = xalloc(1, v->mem.head);
-	idx->rest = xalloc(1, v->mem.rest);
-	idx->state = xalloc(1, v->mem.state);
-	v->tier.edge = xalloc(1, v->mem.edge);
-	v->tier.sum.page = xalloc(1, v->mem.sum_page);
-	for (i = 0; i < 2; i++) {
-		v->tier.changed.bits[i] = xalloc(1, v->mem.bits);
-		v->tier.changed.dirty[i] = xalloc(1, v->mem.map_dirty);
-	}
+	if (ch_tier_take(&v->tier, &geo))
+		abort();
 	sim_model_init(&v->model, shape->volume_blocks, CH_BLOCK_SIZE);
 	v->model.thin = shape->thin;
 	v->seen = xalloc(shape->volume_blocks, sizeof(*v->seen));
@@ -152,17 +153,7 @@ void sim_vol_exit(struct sim_vol *v)
 		free(v->ckpt[i].tags);
 	free(v->waiter);
 	sim_model_exit(&v->model);
-	for (i = 0; i < 2; i++) {
-		free(v->tier.changed.bits[i]);
-		free(v->tier.changed.dirty[i]);
-	}
-	free(v->tier.index.next);
-	free(v->tier.index.crc);
-	free(v->tier.index.head);
-	free(v->tier.index.rest);
-	free(v->tier.index.state);
-	free(v->tier.edge);
-	free(v->tier.sum.page);
+	ch_tier_give(&v->tier);
 	sim_dev_exit(&v->fast);
 	sim_dev_exit(&v->slow);
 }
@@ -198,8 +189,8 @@ void sim_vol_format(struct sim_vol *v, uint64_t salt)
 		ch_format_slow(&sb, n, block, &at);
 		write_block(&v->slow, at, block);
 	}
-	/* What is on the slow device is what the new volume holds: make it zeros. */
-	memset(block, 0, sizeof(block));
+	/* What is on the slow device is what the new volume holds, or what nobody may see. */
+	memset(block, v->shape.absent ? 0xee : 0, sizeof(block));
 	for (n = 0; n < geo.volume_blocks; n++)
 		write_block(&v->slow, geo.data_start + n, block);
 	at = v->model.next;
@@ -241,6 +232,7 @@ void sim_vol_forget(struct sim_vol *v)
 	v->nr_items = 0;
 	v->tail_req.priv = NULL;
 	v->sum_page = NULL;
+	v->zero_phase = 0;
 }
 
 void sim_vol_cut(struct sim_vol *v, enum sim_cut fast, enum sim_cut slow)
@@ -355,6 +347,10 @@ static void read_tags(struct sim_vol *v, u64 before, uint64_t *tags)
 			tags[lba] = SIM_TAG_EIO;
 			continue;
 		}
+		if (!log && ch_absent(&v->tier, lba)) {
+			tags[lba] = SIM_TAG_ZERO;
+			continue;
+		}
 		err = log ? read_block(&v->fast, ch_tier_fast_block(&v->tier, pos), buf)
 			  : read_block(&v->slow, v->tier.geo.data_start + lba, buf);
 		if (log && !err && v->mutant != SIM_NO_READ_CRC &&
@@ -453,6 +449,11 @@ enum sim_start sim_vol_start(struct sim_vol *v, unsigned int cut_at)
 	}
 	ch_tier_init(&v->tier, &sb);
 	load_map(v, &sb);
+	if (!sim_vol_load_absent(v)) {
+		if (!v->faulty)
+			sim_vol_fail(v, "start: the map of absent granules does not verify");
+		return SIM_REFUSED;
+	}
 	if (replay(v, &sb) != CH_RECOVER_DONE) {
 		if (!v->damaged && !v->faulty)
 			sim_vol_fail(v, "start: the log is damaged");
@@ -666,6 +667,17 @@ void sim_vol_slow_expect(const struct sim_vol *v, uint64_t end, uint64_t *tags)
 	}
 }
 
+/* Does the redo area hold a block of the same granule, and so all that is not there already? */
+static bool redone(const struct sim_vol *v, uint64_t end, uint32_t lba)
+{
+	uint64_t granule = lba >> v->geo.absent_shift, i = granule << v->geo.absent_shift;
+
+	for (; end && i < v->shape.volume_blocks && i >> v->geo.absent_shift == granule; i++)
+		if (v->scratch[i] != SIM_TAG_BAD)
+			return true;
+	return false;
+}
+
 void sim_vol_verify_slow_alone(struct sim_vol *v)
 {
 	uint64_t end;
@@ -683,6 +695,9 @@ void sim_vol_verify_slow_alone(struct sim_vol *v)
 				       ? v->scratch[lba]
 				       : slow_tag(v, v->geo.data_start + lba, lba);
 
+		if (sim_vol_slow_absent(v, lba) && !redone(v, end, lba))
+			tag = SIM_TAG_ZERO;
+
 		if (tag != v->seen[lba] && v->seen[lba] != SIM_TAG_ANY)
 			sim_vol_fail(v,
 				     "the slow device alone: block %u is %llx instead of %llx "
@@ -697,7 +712,9 @@ void sim_vol_verify_slow(struct sim_vol *v)
 	uint32_t lba;
 
 	for (lba = 0; lba < v->shape.volume_blocks && !v->why; lba++) {
-		uint64_t tag = slow_tag(v, v->tier.geo.data_start + lba, lba);
+		uint64_t tag = sim_vol_slow_absent(v, lba)
+				       ? SIM_TAG_ZERO
+				       : slow_tag(v, v->tier.geo.data_start + lba, lba);
 
 		if (tag != v->model.now[lba] && v->model.now[lba] != SIM_TAG_ANY)
 			sim_vol_fail(v,

@@ -11,6 +11,7 @@
 #ifndef TESTS_SIM_VOL_H
 #define TESTS_SIM_VOL_H
 
+#include "kmod/core/absent.h"
 #include "kmod/core/changed.h"
 #include "kmod/core/format.h"
 #include "kmod/core/recover.h"
@@ -48,6 +49,11 @@ enum sim_mutant {
 	SIM_NO_REDO_RESUME,	/* a batch that was cut is forgotten, another one begun */
 	SIM_SUM_EARLY,		/* a summary page is written before its records are durable */
 	SIM_PIN_UNSAVED,	/* a checkpoint exists before a superblock knows of it */
+	SIM_ABSENT_EARLY,	/* a granule counts as there before the redo area is durable */
+	SIM_ABSENT_LATE,	/* or only after the batch is clean */
+	SIM_ABSENT_NO_REDO,	/* or not, when its batch is redone */
+	SIM_ABSENT_PARTIAL,	/* a part of an absent granule is written without the rest */
+	SIM_ZERO_UNFLUSHED,	/* it counts as zero before the zeros are durable */
 	SIM_NR_MUTANTS
 };
 const char *sim_mutant_name(enum sim_mutant mutant);
@@ -64,6 +70,8 @@ struct sim_shape {
 	uint32_t volume_blocks, log_blocks, changed_shift;
 	uint32_t record_blocks; /* most payload blocks of one record */
 	bool thin;		/* small differences only, for exhaustive cuts */
+	bool absent;		/* it begins absent: the source holds zeros, the slow device not */
+	uint32_t absent_shift;
 };
 
 struct sim_record {
@@ -145,7 +153,6 @@ struct sim_vol {
 	enum sim_mutant mutant;
 	struct sim_dev fast, slow;
 	struct ch_tier tier;
-	struct ch_tier_memory mem;
 	struct sim_model model;
 	bool running;
 	bool faulty;  /* errors are injected: an I/O error shown to the guest is right */
@@ -173,9 +180,11 @@ struct sim_vol {
 	uint8_t *item_data;
 	uint8_t *item_state;
 	uint32_t nr_items, next_item;
-	bool destage_failed, resumed;
+	bool destage_failed, resumed, placed;
 	struct sim_slow_write slow_write[SIM_WRITES_MAX];
 	struct sim_req slow_flush;
+	uint32_t zero_phase; /* of sim_vol_zero_step(); destage waits while it is not 0 */
+	uint64_t zero_granule;
 	uint8_t *redo_buf; /* the redo area of the batch */
 	uint32_t redo_blocks, redo_next;
 
@@ -235,6 +244,20 @@ bool sim_vol_submit_records(struct sim_vol *v);
 bool sim_vol_flush_step(struct sim_vol *v);
 bool sim_vol_summary_step(struct sim_vol *v);
 bool sim_vol_destage_step(struct sim_vol *v);
+/* vol_absent.c: a granule is fetched and logged; false when there is no room, or it is there. */
+bool sim_vol_fetch(struct sim_vol *v, uint64_t granule);
+/* Fetches what a write of these blocks has to wait for; false when there is no room. */
+bool sim_vol_fetch_for(struct sim_vol *v, uint32_t first, uint32_t count);
+/* Any granule, if it is absent, becomes zero on the slow device, in several steps. */
+bool sim_vol_zero_step(struct sim_vol *v);
+/* The map as it is on the slow device, and as recovery reads it. */
+bool sim_vol_slow_absent(struct sim_vol *v, uint32_t lba);
+bool sim_vol_load_absent(struct sim_vol *v);
+/* A record that is no guest's, of `payload` blocks, or NULL: no room. Ends it. */
+struct sim_record *sim_vol_record_begin(struct sim_vol *v, uint32_t payload);
+void sim_vol_record_add(struct sim_vol *v, struct sim_record *r, uint32_t n, uint32_t lba,
+			uint64_t tag);
+void sim_vol_record_end(struct sim_vol *v, struct sim_record *r);
 /* A request to the slow device has completed: was it destage's? */
 bool sim_vol_destage_done(struct sim_vol *v, const struct sim_req *req);
 bool sim_vol_tail_step(struct sim_vol *v);

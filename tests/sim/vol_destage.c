@@ -13,6 +13,7 @@ enum { ITEM_TODO, ITEM_READY, ITEM_FLYING, ITEM_WRITTEN, ITEM_BAD };
 
 static void collect_items(struct sim_vol *v)
 {
+	v->placed = false;
 	v->nr_items = v->next_item = 0;
 	while (ch_batch_collect(&v->tier, v->item, &v->nr_items, 1 + sim_rng_below(v->rng, 64)))
 		;
@@ -66,7 +67,7 @@ static void resume_items(struct sim_vol *v)
 	uint32_t total, i;
 
 	v->nr_items = v->next_item = 0;
-	v->destage_failed = false;
+	v->destage_failed = v->placed = false;
 	v->resumed = true;
 	sim_dev_peek(&v->slow, sector_of(geo->redo_start), list, CH_SECTORS_PER_BLOCK);
 	total = le32_to_cpu(d->total);
@@ -228,6 +229,39 @@ static struct sim_slow_write *slow_write_get(struct sim_vol *v, bool *ret_flying
 	return w;
 }
 
+/* The granules of what is written in place are there with it. */
+static void place_items(struct sim_vol *v)
+{
+	uint32_t i;
+
+	v->placed = true;
+	if (v->mutant == SIM_ABSENT_NO_REDO && v->resumed)
+		return;
+	for (i = 0; i < v->nr_items; i++)
+		if (v->item_state[i] != ITEM_BAD)
+			ch_absent_placed(&v->tier, v->item[i].lba);
+}
+
+/* A block of the map of absent granules on its way; false when there is none. */
+static bool write_absent(struct sim_vol *v, struct sim_slow_write *w)
+{
+	u64 block;
+
+	if (!v->placed)
+		place_items(v);
+	if (!w || !ch_absent_next(&v->tier, w->buf, &block))
+		return false;
+	w->used = true;
+	w->item = UINT32_MAX;
+	w->req = (struct sim_req){.op = SIM_WRITE,
+				  .sector = sector_of(block),
+				  .nr = CH_SECTORS_PER_BLOCK,
+				  .buf = w->buf,
+				  .priv = w};
+	sim_dev_submit(&v->slow, &w->req);
+	return true;
+}
+
 /* The redo area's next list with its payload, in flight. */
 static bool redo_step(struct sim_vol *v)
 {
@@ -249,6 +283,8 @@ static bool redo_step(struct sim_vol *v)
 		v->redo_next++;
 		return true;
 	}
+	if (v->mutant == SIM_ABSENT_EARLY && write_absent(v, w))
+		return true;
 	if (v->mutant == SIM_NO_REDO_FLUSH) {
 		v->destage = SIM_D_WRITE;
 		return true;
@@ -274,9 +310,12 @@ static bool write_item(struct sim_vol *v)
 	while (v->next_item < v->nr_items && v->item_state[v->next_item] != ITEM_READY)
 		v->next_item++;
 	if (v->next_item == v->nr_items) {
+		if (v->mutant != SIM_ABSENT_LATE && write_absent(v, w))
+			return true;
 		if (flying)
 			return false;
 		if (v->destage_failed) {
+			ch_absent_unsure(&v->tier);
 			v->destage = SIM_D_IDLE;
 			return true;
 		}
@@ -313,7 +352,7 @@ bool sim_vol_destage_step(struct sim_vol *v)
 	switch (v->destage) {
 	case SIM_D_IDLE:
 		/* One thread does destage and tail, one after the other. */
-		return v->tail == SIM_T_IDLE && !v->tier.failed && plan_step(v);
+		return v->tail == SIM_T_IDLE && !v->zero_phase && !v->tier.failed && plan_step(v);
 	case SIM_D_READ:
 		return read_item(v);
 	case SIM_D_REDO:
@@ -348,8 +387,12 @@ static void slow_flush_done(struct sim_vol *v)
 		return;
 	}
 	v->destage = SIM_D_IDLE;
-	if (!bad)
+	if (bad)
+		ch_absent_unsure(&v->tier);
+	else
 		clean_items(v);
+	if (v->mutant == SIM_ABSENT_LATE && !bad)
+		place_items(v);
 }
 
 bool sim_vol_destage_done(struct sim_vol *v, const struct sim_req *req)

@@ -144,30 +144,56 @@ static void mirror(struct sim_vol *v, const struct ch_rec *rec, uint32_t n, uint
 		(struct sim_mirror){.lba = lba, .pos = pos, .tag = tag};
 }
 
+struct sim_record *sim_vol_record_begin(struct sim_vol *v, uint32_t payload)
+{
+	struct sim_record *r;
+
+	if (stopped(v) || !sim_vol_unseal(v) || !make_room(v, payload))
+		return NULL;
+	r = free_record(v);
+	ch_log_begin(&v->tier, &r->rec, r->buf, payload);
+	return r;
+}
+
+void sim_vol_record_add(struct sim_vol *v, struct sim_record *r, uint32_t n, uint32_t lba,
+			uint64_t tag)
+{
+	uint8_t *data = r->buf + (size_t)(1 + n) * CH_BLOCK_SIZE;
+
+	sim_unit_fill(data, CH_BLOCK_SIZE, tag, lba, v->shape.thin);
+	mirror(v, &r->rec, n, lba, tag);
+	ch_log_add(&v->tier, &r->rec, lba, ch_crc32c(data, CH_BLOCK_SIZE));
+}
+
+void sim_vol_record_end(struct sim_vol *v, struct sim_record *r)
+{
+	ch_log_end(&v->tier, &r->rec);
+	queue_record(v, r, 0);
+}
+
 bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *first,
 			 const uint32_t *count, bool fua)
 {
 	uint32_t i, j, payload = 0, at = 0;
 	struct sim_record *r;
-	uint8_t *data;
 	bool alone;
 
-	for (i = 0; i < nr_ops; i++)
+	for (i = 0; i < nr_ops; i++) {
 		payload += count[i];
+		if (stopped(v) || !sim_vol_fetch_for(v, first[i], count[i]))
+			return false;
+	}
 	if (stopped(v) || !sim_vol_unseal(v) || !make_room(v, payload))
 		return false;
 	alone = ch_log_fua(&v->tier);
-	r = free_record(v);
-	ch_log_begin(&v->tier, &r->rec, r->buf, payload);
-	data = r->buf + CH_BLOCK_SIZE;
+	r = sim_vol_record_begin(v, payload);
+	if (!r)
+		return false;
 	for (i = 0; i < nr_ops; i++) {
 		uint64_t op = sim_model_write(&v->model, first[i], count[i]);
 
-		for (j = 0; j < count[i]; j++, data += CH_BLOCK_SIZE) {
-			sim_unit_fill(data, CH_BLOCK_SIZE, op, first[i] + j, v->shape.thin);
-			mirror(v, &r->rec, at++, first[i] + j, op);
-			ch_log_add(&v->tier, &r->rec, first[i] + j, ch_crc32c(data, CH_BLOCK_SIZE));
-		}
+		for (j = 0; j < count[i]; j++)
+			sim_vol_record_add(v, r, at++, first[i] + j, op);
 		v->count.writes++;
 	}
 	ch_log_end(&v->tier, &r->rec);
@@ -335,6 +361,13 @@ bool sim_vol_guest_read(struct sim_vol *v, uint32_t lba, uint64_t epoch)
 			r = &v->read[i];
 	if (stopped(v) || !r || (epoch && (!c || c->state != SIM_C_OPEN || view_lost(v, epoch))))
 		return false;
+	if (!epoch && ch_absent(&v->tier, lba)) {
+		/* The source's zeros; and nothing of the guest's can be there. */
+		if (v->model.now[lba] != SIM_TAG_ZERO && v->model.now[lba] != SIM_TAG_ANY)
+			sim_vol_fail(v, "block %u is absent, and was written by %llx", lba,
+				     (unsigned long long)v->model.now[lba]);
+		return false;
+	}
 	r->pos = ch_index_find(&v->tier, lba, epoch ? pin->pos : CH_POS_NEWEST);
 	if (r->pos != CH_POS_NONE && r->pos >= ch_log_pos_done(&v->tier))
 		return false;
@@ -539,7 +572,8 @@ bool sim_vol_checkpoint(struct sim_vol *v)
 	    ch_log_room(&v->tier, 0) != CH_LOG_OK || v->tier.epoch + 2 >= SIM_EPOCHS_MAX)
 		return false;
 	if (ch_checkpoint_begin(&v->tier, &r->rec, r->buf, 1)) {
-		sim_vol_fail(v, "no room for a checkpoint");
+		if (!v->tier.absent.left)
+			sim_vol_fail(v, "no room for a checkpoint");
 		return false;
 	}
 	queue_record(v, r, 0);
@@ -641,6 +675,7 @@ static bool drain_step(struct sim_vol *v)
 	busy |= sim_vol_summary_step(v);
 	busy |= sim_vol_destage_step(v);
 	busy |= sim_vol_tail_step(v);
+	busy |= v->zero_phase && sim_vol_zero_step(v);
 	return busy;
 }
 

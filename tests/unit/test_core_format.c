@@ -62,23 +62,23 @@ static void geometry_fits_and_refuses(void **state)
 		struct ch_geometry_spec spec;
 		int err;
 	} rows[] = {
-		{{40 * MIB, 32 * MIB, 0}, 0},
-		{{40 * MIB - 1, 32 * MIB, 0}, -ENOSPC},
-		{{40 * MIB, 32 * MIB - 1, 0}, -ENOSPC},
-		{{GIB, 1024 * GIB, 0}, 0},
-		{{1024 * GIB, GIB, 0}, 0},
-		{{8192 * GIB, 16384 * GIB - MIB, 0}, 0},
-		{{1024 * GIB, 32768 * GIB, 0}, -EFBIG},
-		{{64 * MIB, 8192 * GIB, 0}, -ENOSPC}, /* the maps alone take it all */
-		{{128 * MIB, 256 * MIB, 32 * MIB}, 0},
-		{{128 * MIB, 256 * MIB, 32 * MIB - MIB / 2}, 0}, /* rounded up */
-		{{128 * MIB, 256 * MIB, 31 * MIB}, -EINVAL},
-		{{128 * MIB, 256 * MIB, 1}, -EINVAL},
-		{{128 * MIB, 256 * MIB, 126 * MIB}, 0},
-		{{128 * MIB, 256 * MIB, 127 * MIB}, -ENOSPC},
-		{{128 * MIB, 256 * MIB, 8193 * GIB}, -EFBIG},
-		{{128 * MIB, 256 * MIB, ~0ULL}, -EFBIG},
-		{{9000 * GIB, 1024 * GIB, 8192 * GIB}, 0},
+		{{40 * MIB, 32 * MIB, 0, false}, 0},
+		{{40 * MIB - 1, 32 * MIB, 0, false}, -ENOSPC},
+		{{40 * MIB, 32 * MIB - 1, 0, false}, -ENOSPC},
+		{{GIB, 1024 * GIB, 0, false}, 0},
+		{{1024 * GIB, GIB, 0, false}, 0},
+		{{8192 * GIB, 16384 * GIB - MIB, 0, false}, 0},
+		{{1024 * GIB, 32768 * GIB, 0, false}, -EFBIG},
+		{{64 * MIB, 8192 * GIB, 0, false}, -ENOSPC}, /* the maps alone take it all */
+		{{128 * MIB, 256 * MIB, 32 * MIB, false}, 0},
+		{{128 * MIB, 256 * MIB, 32 * MIB - MIB / 2, false}, 0}, /* rounded up */
+		{{128 * MIB, 256 * MIB, 31 * MIB, false}, -EINVAL},
+		{{128 * MIB, 256 * MIB, 1, false}, -EINVAL},
+		{{128 * MIB, 256 * MIB, 126 * MIB, false}, 0},
+		{{128 * MIB, 256 * MIB, 127 * MIB, false}, -ENOSPC},
+		{{128 * MIB, 256 * MIB, 8193 * GIB, false}, -EFBIG},
+		{{128 * MIB, 256 * MIB, ~0ULL, false}, -EFBIG},
+		{{9000 * GIB, 1024 * GIB, 8192 * GIB, false}, 0},
 	};
 
 	for (size_t i = 0; i < N(rows); i++) {
@@ -101,13 +101,17 @@ static void geometry_shares(void **state)
 		struct ch_geometry_spec spec;
 		u64 log_min, log_max, line_min, line_max;
 	} rows[] = {
-		{{1000 * MIB, 64 * GIB, 0}, 950, 1000, 0, 0}, /* below 1 GiB: all log */
-		{{2 * GIB, 64 * GIB, 0}, 1000, 1024, 1000, 1024},
-		{{64 * GIB, 1024 * GIB, 0}, 32000, 32768, 32000, 32768},
-		{{256 * GIB, 1024 * GIB, 0}, 32768, 32768, 228000, 229376},
-		{{256 * GIB, 64 * GIB, 0}, 32768, 32768, 64000, 65536}, /* the whole volume */
-		{{128 * MIB, 256 * MIB, 64 * MIB}, 64, 64, 60, 64},
-		{{64 * GIB, 1024 * GIB, 40 * GIB}, 40960, 40960, 24000, 24576},
+		{{1000 * MIB, 64 * GIB, 0, false}, 950, 1000, 0, 0}, /* below 1 GiB: all log */
+		{{2 * GIB, 64 * GIB, 0, false}, 1000, 1024, 1000, 1024},
+		{{64 * GIB, 1024 * GIB, 0, false}, 32000, 32768, 32000, 32768},
+		{{256 * GIB, 1024 * GIB, 0, false}, 32768, 32768, 228000, 229376},
+		{{256 * GIB, 64 * GIB, 0, false},
+		 32768,
+		 32768,
+		 64000,
+		 65536}, /* the whole volume */
+		{{128 * MIB, 256 * MIB, 64 * MIB, false}, 64, 64, 60, 64},
+		{{64 * GIB, 1024 * GIB, 40 * GIB, false}, 40960, 40960, 24000, 24576},
 	};
 
 	for (size_t i = 0; i < N(rows); i++) {
@@ -258,7 +262,7 @@ static void superblock_refusals(void **state)
 	assert_int_equal(ch_sb_pick(a, b, &got, NULL), CH_CHECK_OLD);
 
 	memcpy(a, b, sizeof(a));
-	d->incompat = cpu_to_le64(1);
+	d->incompat = cpu_to_le64(CH_INCOMPAT_KNOWN + 1);
 	reseal(a);
 	assert_int_equal(ch_sb_decode(a, &got), CH_CHECK_VERSION);
 

@@ -14,6 +14,7 @@
 #include "kmod/core/changed.h"
 #include "kmod/core/recover.h"
 #include "kmod/core/tier.h"
+#include "lib/tier_memory.h"
 
 #define LOG   64U
 #define VOL   8192U
@@ -29,36 +30,13 @@ struct rig {
 
 static void alloc_tier(struct rig *r)
 {
-	struct ch_tier_memory m;
-
-	ch_tier_memory(&r->sb.geo, &m);
-	r->t.index.next = malloc(m.next);
-	r->t.index.crc = malloc(m.crc);
-	r->t.index.head = malloc(m.head);
-	r->t.index.rest = malloc(m.rest);
-	r->t.index.state = malloc(m.state);
-	r->t.edge = malloc(m.edge);
-	r->t.sum.page = malloc(m.sum_page);
-	for (int i = 0; i < 2; i++) {
-		r->t.changed.bits[i] = malloc(m.bits);
-		r->t.changed.dirty[i] = malloc(m.map_dirty);
-	}
+	assert_int_equal(ch_tier_take(&r->t, &r->sb.geo), 0);
 	ch_tier_init(&r->t, &r->sb);
 }
 
 static void free_tier(struct rig *r)
 {
-	free(r->t.index.next);
-	free(r->t.index.crc);
-	free(r->t.index.head);
-	free(r->t.index.rest);
-	free(r->t.index.state);
-	free(r->t.edge);
-	free(r->t.sum.page);
-	for (int i = 0; i < 2; i++) {
-		free(r->t.changed.bits[i]);
-		free(r->t.changed.dirty[i]);
-	}
+	ch_tier_give(&r->t);
 }
 
 static void write_super(struct rig *r, void (*fill)(struct ch_tier *, struct ch_sb *))

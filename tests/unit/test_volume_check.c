@@ -20,6 +20,7 @@
 #include "kmod/core/recover.h"
 #include "kmod/core/summary.h"
 #include "kmod/core/tier.h"
+#include "lib/tier_memory.h"
 #include "lib/volume_check.h"
 
 #define FAST_BYTES (40U << 20)
@@ -66,39 +67,6 @@ static void disk_close(struct disk *disk, size_t size)
 }
 
 /* ---- a driver of the core ---- */
-
-static void tier_memory(struct ch_tier *t, const struct ch_geometry *geo)
-{
-	struct ch_tier_memory m;
-
-	ch_tier_memory(geo, &m);
-	t->index.next = malloc(m.next);
-	t->index.crc = malloc(m.crc);
-	t->index.head = malloc(m.head);
-	t->index.rest = malloc(m.rest);
-	t->index.state = malloc(m.state);
-	t->edge = malloc(m.edge);
-	t->sum.page = malloc(m.sum_page);
-	for (int i = 0; i < 2; i++) {
-		t->changed.bits[i] = malloc(m.bits);
-		t->changed.dirty[i] = malloc(m.map_dirty);
-	}
-}
-
-static void tier_free(struct ch_tier *t)
-{
-	free(t->index.next);
-	free(t->index.crc);
-	free(t->index.head);
-	free(t->index.rest);
-	free(t->index.state);
-	free(t->edge);
-	free(t->sum.page);
-	for (int i = 0; i < 2; i++) {
-		free(t->changed.bits[i]);
-		free(t->changed.dirty[i]);
-	}
-}
 
 static void write_super(struct images *im, void (*fill)(struct ch_tier *, struct ch_sb *))
 {
@@ -233,7 +201,7 @@ static void format(struct images *im)
 static void fill(struct images *im)
 {
 	format(im);
-	tier_memory(&im->tier, &im->sb.geo);
+	assert_int_equal(ch_tier_take(&im->tier, &im->sb.geo), 0);
 	ch_tier_init(&im->tier, &im->sb);
 	write_super(im, ch_tier_start);
 	for (uint32_t i = 0; i < RECORDS; i++)
@@ -275,7 +243,7 @@ static int teardown(void **state)
 	struct images *im = *state;
 
 	ch_check_free(&im->report);
-	tier_free(&im->tier);
+	ch_tier_give(&im->tier);
 	disk_close(&im->fast, FAST_BYTES);
 	disk_close(&im->slow, SLOW_BYTES);
 	free(im);

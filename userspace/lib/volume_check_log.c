@@ -13,6 +13,7 @@
 #include "kmod/core/recover.h"
 #include "kmod/core/summary.h"
 #include "lib/blockdev.h"
+#include "lib/tier_memory.h"
 #include "lib/volume_check.h"
 #include "lib/volume_redo.h"
 
@@ -33,52 +34,21 @@ struct walk {
 static int tier_create(struct ch_checker *check, struct ch_error *e)
 {
 	struct ch_tier *tier = calloc(1, sizeof(*tier));
-	struct ch_tier_memory size;
 
 	check->tier = tier;
-	if (!tier)
-		goto no_memory;
-	ch_tier_memory(&check->sb.geo, &size);
-	tier->index.next = malloc(size.next);
-	tier->index.crc = malloc(size.crc);
-	tier->index.head = malloc(size.head);
-	tier->index.rest = malloc(size.rest);
-	tier->index.state = malloc(size.state);
-	tier->edge = malloc(size.edge);
-	tier->sum.page = malloc(size.sum_page);
-	for (int i = 0; i < 2; i++) {
-		tier->changed.bits[i] = malloc(size.bits);
-		tier->changed.dirty[i] = malloc(size.map_dirty);
+	if (!tier || ch_tier_take(tier, &check->sb.geo)) {
+		ch_error_set(e, -ENOMEM, "not enough memory for the index of the log");
+		return ch_error_hint(e, "it takes 11 bytes for each 4 KiB of the log");
 	}
-	if (!tier->index.next || !tier->index.crc || !tier->index.head || !tier->index.rest ||
-	    !tier->index.state || !tier->edge || !tier->sum.page || !tier->changed.bits[0] ||
-	    !tier->changed.bits[1] || !tier->changed.dirty[0] || !tier->changed.dirty[1])
-		goto no_memory;
 	ch_tier_init(tier, &check->sb);
 	return 0;
-no_memory:
-	ch_error_set(e, -ENOMEM, "not enough memory for the index of the log");
-	return ch_error_hint(e, "it takes 11 bytes for each 4 KiB of the log");
 }
 
 void ch_check_log_free(struct ch_checker *check)
 {
-	struct ch_tier *tier = check->tier;
-
-	if (!tier)
-		return;
-	free(tier->index.next);
-	free(tier->index.crc);
-	free(tier->index.head);
-	free(tier->index.rest);
-	free(tier->index.state);
-	free(tier->edge);
-	free(tier->sum.page);
-	for (int i = 0; i < 2; i++) {
-		free(tier->changed.bits[i]);
-		free(tier->changed.dirty[i]);
-	}
-	free(tier);
+	if (check->tier)
+		ch_tier_give(check->tier);
+	free(check->tier);
 	check->tier = NULL;
 }
 
