@@ -78,7 +78,9 @@ static int place_marker(struct ch_volume *vol, struct ch_pin *ret_pin, const cha
 	if (!r)
 		*ret_pin = vol->tier.pin[vol->tier.pins - 1];
 	spin_unlock_irq(&vol->lock);
-	if (r == -EBUSY)
+	if (r == -ENODATA)
+		*why = "parts of the volume are absent still: wait until it has been filled";
+	else if (r == -EBUSY)
 		*why = "64 checkpoints are there already: delete one first";
 	else if (r)
 		*why = "the marker of the checkpoint could not be written";

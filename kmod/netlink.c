@@ -49,6 +49,7 @@ static const struct u64_field volume_fields[] = {
 	VOLUME_FIELD(DRAIN_BYTES_PER_S, drain_bytes_per_s),
 	VOLUME_FIELD(LINE_BYTES_USED, line_bytes_used),
 	VOLUME_FIELD(LINE_BYTES_TOTAL, line_bytes_total),
+	VOLUME_FIELD(ABSENT_BYTES, absent_bytes),
 };
 
 #define COUNTER_FIELD(ATTR, member)                                                                \

@@ -59,6 +59,7 @@ struct ch_buffer {
 	struct ch_volume *vol;
 	struct ch_rec rec;
 	struct bio_list guests; /* to be ended with it */
+	struct ch_push *push;	/* or what is filled in by it */
 	u32 payload;		/* blocks */
 	bool fua;		/* durable when it is written */
 	bool ended;
@@ -86,6 +87,8 @@ enum ch_seal {
 };
 
 struct ch_line_io; /* tier_lines.c */
+struct ch_hydrate; /* hydrate.h */
+struct ch_push;
 
 struct ch_volume {
 	struct kref kref;
@@ -160,8 +163,9 @@ struct ch_volume {
 	struct ch_buffer *buffer; /* CH_BUFFERS */
 	struct ch_batch *batch;
 	struct ch_line_io *line_io;
-	struct ch_sb sb;	 /* under super_mutex */
-	struct page *super_page; /* under super_mutex */
+	struct ch_hydrate *hydrate; /* NULL: nothing was absent at the start */
+	struct ch_sb sb;	    /* under super_mutex */
+	struct page *super_page;    /* under super_mutex */
 	u64 memory_bytes;
 };
 

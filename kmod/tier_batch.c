@@ -21,6 +21,8 @@
 #include <linux/vmalloc.h>
 
 #include "kmod/batch.h"
+#include "kmod/core/absent.h"
+#include "kmod/hydrate.h"
 #include "kmod/tier.h"
 
 /* Pages come in chunks, so that few segments make a large request. */
@@ -577,6 +579,30 @@ static int place_window(struct ch_batch *b)
 	tell_lines(b, ch_lines_write_begin);
 	r = regions_write(b);
 	tell_lines(b, ch_lines_write_end);
+	if (!r)
+		tell_lines(b, ch_absent_place);
+	return r;
+}
+
+/* The map of absent granules says what is in place now; flush then. */
+static int absent_write(struct ch_batch *b)
+{
+	struct ch_volume *vol = b->vol;
+	int r = ch_absent_write(vol);
+
+	if (r)
+		say_error(vol, CH_TRACE_ERROR_SLOW_WRITE, vol->tier.geo.absent_start, r);
+	return r;
+}
+
+/* What was not written for sure, or not flushed, is written again. */
+static int absent_unsure(struct ch_batch *b, int r)
+{
+	if (r) {
+		spin_lock_irq(&b->vol->lock);
+		ch_absent_unsure(&b->vol->tier);
+		spin_unlock_irq(&b->vol->lock);
+	}
 	return r;
 }
 
@@ -637,7 +663,7 @@ static int resume(struct ch_batch *b)
 	r = ch_redo_replay(vol, b->end.pos);
 	if (r)
 		say_error(vol, CH_TRACE_ERROR_SLOW_WRITE, 0, r);
-	r = r ?: slow_flush(b);
+	r = r ?: absent_write(b) ?: slow_flush(b);
 	if (r)
 		return r;
 	do {
@@ -662,7 +688,7 @@ int ch_batch_run(struct ch_batch *b, const struct ch_edge *end)
 	b->end = *end;
 	/* Only this thread ends batches: no lock is needed to ask. */
 	if (ch_batch_resumes(&b->vol->tier))
-		return resume(b);
+		return absent_unsure(b, resume(b));
 	collect(b);
 	window_grow(b, b->items);
 	/* Broken data that nobody needs falls out of the batch, and its redo lists are made anew.
@@ -672,9 +698,9 @@ int ch_batch_run(struct ch_batch *b, const struct ch_edge *end)
 		r = windows(b, redo_window);
 	} while (r == -EAGAIN);
 	if (!r && b->items)
-		r = slow_flush(b) ?: windows(b, place_window) ?: slow_flush(b);
+		r = slow_flush(b) ?: windows(b, place_window) ?: absent_write(b) ?: slow_flush(b);
 	if (!r)
 		clean(b);
 	window_shrink(b);
-	return r == -EAGAIN ? -EIO : r;
+	return absent_unsure(b, r == -EAGAIN ? -EIO : r);
 }

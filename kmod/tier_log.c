@@ -13,6 +13,8 @@
 #include <linux/slab.h>
 #include <linux/timekeeping.h>
 
+#include "kmod/core/absent.h"
+#include "kmod/hydrate.h"
 #include "kmod/tier.h"
 
 #define CAP_LOOK_NS (20 * NSEC_PER_MSEC)
@@ -102,6 +104,7 @@ static struct ch_buffer *buffer_get(struct ch_volume *vol)
 		return NULL;
 	list_del_init(&buf->list);
 	bio_list_init(&buf->guests);
+	buf->push = NULL;
 	buf->payload = 0;
 	buf->fua = false;
 	buf->ended = false;
@@ -149,11 +152,14 @@ static void copy_guest(struct ch_buffer *buf, struct bio *bio, u32 at)
 }
 
 /* The copy is checksummed, not the guest's page: that one may change meanwhile. */
-static void copy_guests(struct ch_buffer *buf)
+static void copy(struct ch_buffer *buf)
 {
 	struct bio *bio;
 	u32 at = 0;
 
+	for (u32 i = 0; buf->push && i < buf->payload; i++)
+		memcpy(page_address(buf->page[1 + i]), buf->push->data + (size_t)i * CH_BLOCK_SIZE,
+		       CH_BLOCK_SIZE);
 	bio_list_for_each(bio, &buf->guests) {
 		copy_guest(buf, bio, at);
 		at += ch_bio_blocks(bio);
@@ -186,6 +192,30 @@ static void log_guests(struct ch_volume *vol, struct ch_buffer *buf)
 	enqueue(vol, buf);
 }
 
+/*
+ * The same for a granule that was absent when it was taken. If it is not any more, a guest has
+ * written over all of it, and wins. False: nothing was logged. Lock held.
+ */
+static bool log_push(struct ch_volume *vol, struct ch_buffer *buf)
+{
+	struct ch_push *push = buf->push;
+	bool absent = ch_absent(&vol->tier, push->lba);
+
+	if (vol->suspended) {
+		ch_push_back(vol, push);
+		return false;
+	}
+	if (absent) {
+		ch_log_begin(&vol->tier, &buf->rec, header_of(buf), buf->payload);
+		for (u32 i = 0; i < buf->payload; i++)
+			ch_log_add(&vol->tier, &buf->rec, push->lba + i, buf->crc[i]);
+		ch_log_end(&vol->tier, &buf->rec);
+		enqueue(vol, buf);
+	}
+	ch_push_done(vol, push, 0);
+	return absent;
+}
+
 static u32 count_batch(struct ch_volume *vol, u32 *ret_bios)
 {
 	struct bio *bio;
@@ -211,6 +241,7 @@ static void stall(struct ch_volume *vol, struct bio_list *bad)
 		wake_up_all(&vol->change_wait);
 	if (vol->destage_error) {
 		refuse_writes(vol, bad);
+		ch_push_fail(vol, -ENOSPC);
 		vol->stalled = false;
 		/* Whoever waits for a checkpoint holds `control`, and so up all who ask. */
 		if (vol->marker_wanted) {
@@ -260,33 +291,42 @@ static bool waits(struct ch_volume *vol)
 enum next {
 	NEXT_NOTHING,
 	NEXT_SUBMIT, /* a marker or pad is ready */
-	NEXT_COPY,   /* guests were taken: copy, then log */
+	NEXT_COPY,   /* guests, or a push, were taken: copy, then log */
 };
 
 /* What can be done for the head of the queue now? Lock held. */
 static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struct bio_list *bad)
 {
 	enum ch_log_room res;
+	struct ch_push *push = NULL;
 	struct ch_buffer *buf;
 	u32 blocks, bios = 0;
+	bool ready;
 
 	vol->look_ns = 0;
 	if (vol->tier.failed) {
 		refuse_writes(vol, bad);
+		ch_push_fail(vol, -EIO);
 		return NEXT_NOTHING;
 	}
 	if (vol->building)
 		return NEXT_NOTHING;
 	if (vol->seal != CH_SEAL_OPEN && !vol->seal_left) {
-		if (vol->seal == CH_SEAL_CLOSED && (vol->commit.queued || vol->marker_wanted))
+		if (vol->seal == CH_SEAL_CLOSED &&
+		    (vol->commit.queued || vol->marker_wanted || ch_push_waits(vol->hydrate)))
 			ch_seal_open(vol);
 		return NEXT_NOTHING;
 	}
 	ch_throttle_tail(&vol->throttle, vol->tier.tail.pos, ktime_get_ns());
-	if (!vol->marker_wanted && (!vol->commit.queued || waits(vol)))
+	ready = vol->commit.queued && !waits(vol);
+	if (!vol->marker_wanted)
+		push = ch_push_next(vol, ready, pressure(vol));
+	if (!vol->marker_wanted && !push && !ready)
 		return NEXT_NOTHING;
-	blocks = vol->marker_wanted ? 0 : count_batch(vol, &bios);
+	blocks = vol->marker_wanted ? 0 : push ? push->blocks : count_batch(vol, &bios);
 	res = over_cap(vol, blocks) && blocks ? CH_LOG_FULL : room(vol, blocks);
+	if (push && (res != CH_LOG_OK || list_empty(&vol->buffers_free)))
+		ch_push_back(vol, push);
 	if (res == CH_LOG_FULL)
 		stall(vol, bad);
 	if (res != CH_LOG_OK && res != CH_LOG_WRAP)
@@ -314,13 +354,44 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 		return NEXT_SUBMIT;
 	}
 	buf->payload = blocks;
+	buf->push = push;
+	vol->building = true;
+	if (push)
+		return NEXT_COPY;
 	vol->counters.throttled += vol->slowed ? bios : 0;
 	vol->slowed = ch_throttle_took(&vol->throttle, blocks, pressure(vol), ktime_get_ns());
 	while (bios--)
 		bio_list_add(&buf->guests, pop_write(vol));
 	ch_commit_closed(&vol->commit);
-	vol->building = true;
 	return NEXT_COPY;
+}
+
+/*
+ * What was copied gets its place. Nobody else took room meanwhile, so there still is; but the
+ * volume may have failed. False: there is no record. Lock held.
+ */
+static bool log_copied(struct ch_volume *vol, struct ch_buffer *buf, struct bio_list *bad)
+{
+	bool logged = false;
+
+	vol->building = false;
+	if (vol->commit.queued || vol->marker_wanted || vol->hydrate)
+		ch_log_kick(vol);
+	if (vol->seal == CH_SEAL_CLOSING)
+		wake_up_all(&vol->change_wait);
+	if (vol->tier.failed && buf->push) {
+		ch_push_done(vol, buf->push, -EIO);
+	} else if (vol->tier.failed) {
+		bio_list_merge(bad, &buf->guests);
+	} else if (buf->push) {
+		logged = log_push(vol, buf);
+	} else {
+		log_guests(vol, buf);
+		logged = true;
+	}
+	if (!logged)
+		list_add(&buf->list, &vol->buffers_free);
+	return logged;
 }
 
 /* One record; false when there is nothing (more) to do now. Never sleeps. */
@@ -328,6 +399,7 @@ static bool make_record(struct ch_volume *vol)
 {
 	struct bio_list bad = BIO_EMPTY_LIST;
 	struct ch_buffer *buf = NULL;
+	LIST_HEAD(wants);
 	enum next next;
 
 	spin_lock_irq(&vol->lock);
@@ -337,25 +409,15 @@ static bool make_record(struct ch_volume *vol)
 	if (next == NEXT_NOTHING)
 		return false;
 	if (next == NEXT_COPY) {
-		copy_guests(buf);
+		copy(buf);
 		spin_lock_irq(&vol->lock);
-		/* Nobody else took room meanwhile, so there still is; but the volume may have
-		 * failed.
-		 */
-		vol->building = false;
-		if (vol->commit.queued || vol->marker_wanted)
-			ch_log_kick(vol);
-		if (vol->seal == CH_SEAL_CLOSING)
-			wake_up_all(&vol->change_wait);
-		if (vol->tier.failed) {
-			bio_list_merge(&bad, &buf->guests);
-			list_add(&buf->list, &vol->buffers_free);
+		if (!log_copied(vol, buf, &bad))
 			next = NEXT_NOTHING;
-		} else {
-			log_guests(vol, buf);
-		}
+		ch_hydrate_take(vol, &wants);
 		spin_unlock_irq(&vol->lock);
 		ch_ack_list(&bad, BLK_STS_IOERR);
+		ch_hydrate_serve(vol, &wants, buf);
+		ch_hydrated_check(vol);
 	}
 	if (next != NEXT_NOTHING)
 		submit_record(vol, buf);

@@ -11,6 +11,8 @@
 #include <linux/blkdev.h>
 #include <linux/highmem.h>
 
+#include "kmod/core/absent.h"
+#include "kmod/hydrate.h"
 #include "kmod/tier.h"
 
 static atomic_t *readers_of(struct ch_volume *vol, u64 pos)
@@ -163,7 +165,7 @@ static struct run find_run(struct ch_volume *vol, u64 lba, u32 max, u64 epoch)
 		before = ch_checkpoint_find(tier, epoch)->pos;
 	run.pos = ch_index_find(tier, lba, before);
 	if (run.pos == CH_POS_NONE) {
-		while (run.blocks < max &&
+		while (run.blocks < max && !ch_absent(tier, lba + run.blocks) &&
 		       ch_index_find(tier, lba + run.blocks, before) == CH_POS_NONE)
 			run.blocks++;
 		if (!epoch)
@@ -209,6 +211,28 @@ static void take_over(struct ch_volume *vol, struct bio *bio, const struct run *
 	bio->bi_end_io = run->pos == CH_POS_NONE ? view_slow_endio : log_endio;
 }
 
+/* A read that begins with what is absent waits for it; only for that, so no more is asked for. */
+static bool absent_map(struct ch_volume *vol, struct bio *bio, u64 lba, u32 *max)
+{
+	u32 rest;
+
+	if (!vol->hydrate || !READ_ONCE(vol->tier.absent.left))
+		return false;
+	rest = ch_hydrate_rest(vol, lba);
+	if (*max > rest) {
+		bool absent;
+
+		spin_lock_irq(&vol->lock);
+		absent = ch_absent(&vol->tier, lba);
+		spin_unlock_irq(&vol->lock);
+		if (!absent)
+			return false;
+		dm_accept_partial_bio(bio, rest * CH_SECTORS_PER_BLOCK);
+		*max = rest;
+	}
+	return ch_hydrate_wait(vol, bio);
+}
+
 /*
  * epoch 0: the newest version of the volume; else that checkpoint's. The bio is aligned
  * and within the volume; bi_sector counts from its start.
@@ -221,6 +245,8 @@ int ch_read_map(struct ch_volume *vol, struct dm_target *ti, struct bio *bio, u6
 	struct run run;
 	bool wait;
 
+	if (!epoch && absent_map(vol, bio, lba, &max))
+		return DM_MAPIO_SUBMITTED;
 	spin_lock_irqsave(&vol->lock, flags);
 	run = find_run(vol, lba, max, epoch);
 	if (!run.refused)

@@ -6,6 +6,7 @@
 #include <linux/blkdev.h>
 #include <linux/vmalloc.h>
 
+#include "kmod/hydrate.h"
 #include "kmod/tier.h"
 
 /* A list and its payload, read at once. */
@@ -95,6 +96,7 @@ static int chunk_place(struct ch_volume *vol, const struct chunk *chunk)
 		r = ch_io_write(vol->slow->bdev, vol->tier.geo.data_start + lba, n,
 				chunk_payload(chunk, i));
 		ch_lines_write_end(vol, lba, n);
+		ch_absent_place(vol, lba, n);
 	}
 	return r;
 }

@@ -11,6 +11,7 @@
 #include <linux/vmalloc.h>
 
 #include "kmod/core/recover.h"
+#include "kmod/hydrate.h"
 #include "kmod/tier.h"
 
 static u64 device_blocks(struct dm_dev *dev)
@@ -76,6 +77,12 @@ static int check_pair(struct ch_volume *vol, const struct ch_sb *sb, const struc
 	/* Growing, the slow device's header is written before the superblock that makes it true. */
 	if (sb->geo.data_start != slow->data_start || sb->geo.volume_blocks > slow->volume_blocks) {
 		*error = "fast and slow device disagree about the size of the volume";
+		return -EINVAL;
+	}
+	if (sb->geo.absent_start != slow->absent_start ||
+	    sb->geo.absent_blocks != slow->absent_blocks ||
+	    sb->geo.absent_shift != slow->absent_shift) {
+		*error = "fast and slow device disagree about the map of what is absent";
 		return -EINVAL;
 	}
 	if (device_blocks(vol->fast) < sb->geo.fast_blocks) {
@@ -164,9 +171,17 @@ static int take_memory(struct ch_volume *vol, const struct ch_geometry *geo)
 		changed->bits[i] = vmalloc(size.bits);
 		changed->dirty[i] = vmalloc(size.map_dirty);
 	}
+	if (geo->absent_blocks) {
+		vol->tier.absent.bits = vmalloc(size.absent);
+		vol->tier.absent.slow = vmalloc(size.absent);
+		vol->tier.absent.dirty = vmalloc(size.absent_dirty);
+		if (!vol->tier.absent.bits || !vol->tier.absent.slow || !vol->tier.absent.dirty)
+			return -ENOMEM;
+	}
 	vol->readers = vzalloc(geo->log_blocks / CH_REGION_BLOCKS * sizeof(atomic_t));
 	vol->memory_bytes = size.next + size.crc + size.head + size.rest + size.state + size.edge +
-			    size.sum_page + 2 * (size.bits + size.map_dirty) +
+			    size.sum_page + 2 * (size.bits + size.map_dirty + size.absent) +
+			    size.absent_dirty +
 			    geo->log_blocks / CH_REGION_BLOCKS * sizeof(atomic_t);
 	if (!idx->next || !idx->crc || !idx->head || !idx->rest || !idx->state || !vol->tier.edge ||
 	    !vol->tier.sum.page || !changed->bits[0] || !changed->bits[1] || !changed->dirty[0] ||
@@ -196,6 +211,10 @@ static void give_memory(struct ch_volume *vol)
 		changed->bits[i] = NULL;
 		changed->dirty[i] = NULL;
 	}
+	vfree(vol->tier.absent.bits);
+	vfree(vol->tier.absent.slow);
+	vfree(vol->tier.absent.dirty);
+	memset(&vol->tier.absent, 0, sizeof(vol->tier.absent));
 	vfree(vol->readers);
 	vol->readers = NULL;
 }
@@ -325,7 +344,8 @@ int ch_volume_open(struct ch_volume *vol, char **error)
 		goto out;
 	ch_tier_init(&vol->tier, &vol->sb);
 	load_map(vol, buf);
-	r = recover(vol, buf, error);
+	*error = "the map of what is absent, on the slow device, is damaged or cannot be read";
+	r = ch_absent_read(vol, buf) ?: recover(vol, buf, error);
 	vol->open_pos = vol->tier.head.pos;
 out:
 	vfree(buf);

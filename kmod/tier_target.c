@@ -8,7 +8,7 @@
  * recovers and writes nothing; the first resume begins a session. No option is known yet.
  *
  * status INFO:  <state> <mode> <dirty blocks> <log used> <log total, blocks> <seq> <durable seq>
- * <epoch> <base epoch> <destage ok|error> <checkpoints: - | epoch[:lost][,...]>
+ * <epoch> <base epoch> <destage ok|error> <checkpoints: - | epoch[:lost][,...]> <absent granules>
  * messages:     flush | seal | checkpoint | checkpoint_delete <epoch> <0|1 synced>
  */
 #include <linux/blkdev.h>
@@ -17,6 +17,7 @@
 #include <linux/slab.h>
 
 #include "kmod/compat.h"
+#include "kmod/hydrate.h"
 #include "kmod/tier.h"
 
 static const char *const state_names[] = {
@@ -82,6 +83,7 @@ static void volume_end(struct dm_target *ti, struct ch_volume *vol)
 
 	ch_destage_stop(vol);
 	ch_log_stop(vol);
+	ch_hydrate_close(vol);
 	wait_event(vol->change_wait, !READ_ONCE(vol->ends));
 	/* The last ch_end_put() or view_put() may still hold the lock. */
 	spin_lock_irq(&vol->lock);
@@ -170,6 +172,12 @@ static int start_threads(struct dm_target *ti, struct ch_volume *vol)
 		ti->error = "not enough memory for the read tier: 9.5 bytes for each 32 KiB of it";
 		return r;
 	}
+	r = ch_hydrate_open(vol);
+	if (r) {
+		ti->error = "the file below /dev/cohost, by which it is filled, cannot be made";
+		return r;
+	}
+	ti->error = "not enough memory for buffers and threads";
 	r = ch_log_init(vol);
 	if (r)
 		return r;
@@ -258,12 +266,14 @@ static int cohost_map(struct dm_target *ti, struct bio *bio)
 		/* max_io_len sees to it; but a longer one would never fit a record. */
 		if (bio_sectors(bio) > CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK)
 			dm_accept_partial_bio(bio, CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK);
-		ch_log_queue(vol, bio);
+		if (!ch_hydrate_wait(vol, bio))
+			ch_log_queue(vol, bio);
 		return DM_MAPIO_SUBMITTED;
 	case REQ_OP_WRITE_ZEROES:
 		if (bio_sectors(bio) > CH_GUEST_BLOCKS_MAX * CH_SECTORS_PER_BLOCK)
 			return DM_MAPIO_KILL; /* the limits see to it */
-		ch_log_queue(vol, bio);
+		if (!ch_hydrate_wait(vol, bio))
+			ch_log_queue(vol, bio);
 		return DM_MAPIO_SUBMITTED;
 	case REQ_OP_DISCARD:
 		ch_log_discard(vol, bio);
@@ -274,6 +284,20 @@ static int cohost_map(struct dm_target *ti, struct bio *bio)
 }
 
 /* ---- suspend and resume ---- */
+
+/*
+ * dm is about to let all requests end. Those that wait for a source which is not there would not,
+ * so they get an error; with a source they are served.
+ */
+static void cohost_presuspend(struct dm_target *ti)
+{
+	ch_hydrate_closing(ti->private, true);
+}
+
+static void cohost_presuspend_undo(struct dm_target *ti)
+{
+	ch_hydrate_closing(ti->private, false);
+}
 
 /* dm has let all requests end. Parks destage, leaves the log durable and the end known. */
 static void cohost_postsuspend(struct dm_target *ti)
@@ -342,14 +366,16 @@ static void cohost_resume(struct dm_target *ti)
 	vol->resumed = true;
 	state = ch_volume_state(vol);
 	spin_unlock_irq(&vol->lock);
+	ch_hydrate_closing(vol, false);
 	ch_destage_kick(vol);
+	ch_log_kick(vol);
 	ch_event_state(vol->name, state);
 }
 
 /* ---- what dm asks ---- */
 
 /* Lock held. */
-static void emit_checkpoints(const struct ch_tier *tier, char *result, unsigned int maxlen)
+static unsigned int emit_checkpoints(const struct ch_tier *tier, char *result, unsigned int maxlen)
 {
 	unsigned int sz = 0;
 
@@ -358,6 +384,7 @@ static void emit_checkpoints(const struct ch_tier *tier, char *result, unsigned 
 	for (u32 i = 0; i < tier->pins; i++)
 		DMEMIT("%s%llu%s", i ? "," : "", tier->pin[i].epoch,
 		       tier->pin[i].pos ? "" : ":lost");
+	return sz;
 }
 
 static void emit_info(struct ch_volume *vol, char *result, unsigned int maxlen)
@@ -371,7 +398,9 @@ static void emit_info(struct ch_volume *vol, char *result, unsigned int maxlen)
 	       ch_log_seq_begun(tier), ch_log_seq_durable(tier), tier->epoch, tier->base_epoch,
 	       vol->destage_error ? "error" : "ok");
 	if (sz < maxlen)
-		emit_checkpoints(tier, result + sz, maxlen - sz);
+		sz += emit_checkpoints(tier, result + sz, maxlen - sz);
+	if (sz < maxlen)
+		DMEMIT(" %llu", tier->absent.left);
 	spin_unlock_irq(&vol->lock);
 }
 
@@ -461,6 +490,8 @@ static struct target_type cohost_target = {
 	.ctr = cohost_ctr,
 	.dtr = cohost_dtr,
 	.map = cohost_map,
+	.presuspend = cohost_presuspend,
+	.presuspend_undo = cohost_presuspend_undo,
 	.postsuspend = cohost_postsuspend,
 	.preresume = cohost_preresume,
 	.resume = cohost_resume,

@@ -195,6 +195,26 @@ TRACE_EVENT(cohost_checkpoint,
 		  __entry->seq)
 );
 
+/* Somebody waited for an absent granule, and it is there, or cannot be had. */
+TRACE_EVENT(cohost_hydrate,
+	TP_PROTO(dev_t dev, u64 sector, u64 waited_us, int error),
+	TP_ARGS(dev, sector, waited_us, error),
+	TP_STRUCT__entry(
+		__field(u64, sector)
+		__field(u64, waited_us)
+		__field(u32, dev)
+		__field(int, error)
+	),
+	TP_fast_assign(
+		__entry->sector = sector;
+		__entry->waited_us = waited_us;
+		__entry->dev = dev;
+		__entry->error = error;
+	),
+	TP_printk("dev=%u:%u sector=%llu waited_us=%llu error=%d", MAJOR(__entry->dev),
+		  MINOR(__entry->dev), __entry->sector, __entry->waited_us, __entry->error)
+);
+
 TRACE_EVENT(cohost_error,
 	TP_PROTO(dev_t dev, enum ch_trace_error what, u64 sector, int error),
 	TP_ARGS(dev, what, sector, error),

@@ -42,7 +42,7 @@ int ch_volume_add(struct ch_volume *vol)
 	list_for_each_entry(other, &volumes, list) {
 		if (!same(other, vol))
 			continue;
-		if (other->dev == vol->dev && stands_still(other))
+		if (other->dev == vol->dev && stands_still(other) && !other->tier.absent.left)
 			before = other;
 		else
 			r = -EEXIST;
@@ -138,6 +138,7 @@ void ch_volume_release(struct kref *kref)
 {
 	struct ch_volume *vol = container_of(kref, struct ch_volume, kref);
 
+	kfree(vol->hydrate);
 	__free_page(vol->super_page);
 	kvfree(vol);
 }
@@ -203,6 +204,9 @@ int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info)
 	info->size_bytes = tier->geo.volume_blocks << CH_BLOCK_SHIFT;
 	info->log_bytes_total = tier->geo.log_blocks << CH_BLOCK_SHIFT;
 	info->line_bytes_total = tier->geo.line_blocks << CH_BLOCK_SHIFT;
+	info->absent_bytes =
+		min(READ_ONCE(tier->absent.left) << tier->geo.absent_shift, tier->geo.volume_blocks)
+		<< CH_BLOCK_SHIFT;
 	spin_lock_irq(&vol->lock);
 	info->state = ch_volume_state(vol);
 	info->mode = vol->mode;

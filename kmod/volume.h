@@ -53,6 +53,7 @@ struct ch_volume_info {
 	u64 dirty_bytes;
 	u64 log_bytes_used, log_bytes_total;
 	u64 line_bytes_used, line_bytes_total;
+	u64 absent_bytes; /* not there yet: the volume is being filled */
 	u64 memory_bytes; /* of the index, the changed map and the read tier */
 	u64 epoch, base_epoch;
 	u64 seq, durable_seq;

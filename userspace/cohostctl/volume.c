@@ -39,6 +39,7 @@ static const struct ch_column show_columns[] = {
 	{"mode", "mode", CH_SHOW_TEXT},
 	{"slow device fails", "slow_error", CH_SHOW_BOOL},
 	{"size", "size_bytes", CH_SHOW_SIZE},
+	{"absent", "absent_bytes", CH_SHOW_SIZE},
 	{"dirty", "dirty_bytes", CH_SHOW_SIZE},
 	{"dirty cap", "dirty_cap_bytes", CH_SHOW_SIZE},
 	{"sealed", "sealed", CH_SHOW_BOOL},
@@ -128,6 +129,7 @@ static struct ch_volume_spec spec_of(const struct ch_cmd *cmd)
 		.fast = ch_cmd_str(cmd, "fast", NULL),
 		.slow = ch_cmd_str(cmd, "slow", NULL),
 		.log_bytes = log_bytes_of(cmd),
+		.absent = ch_cmd_bool(cmd, "absent", false),
 		.overwrite = cmd->req.yes,
 		.dry_run = cmd->req.dry_run,
 	};
@@ -453,6 +455,8 @@ static const struct ch_ctl_key create_keys[] = {
 	{"slow", CH_KEY_PATH, true, NULL, "DEV", "block device for the data: disk, RAID, iSCSI"},
 	{"log", CH_KEY_SIZE, false, NULL, NULL,
 	 "of the log on the fast device; the rest of it keeps what is read often"},
+	{"absent", CH_KEY_BOOL, false, NULL, NULL,
+	 "yes: nothing is on it, and a restore fills it while it is used"},
 	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
 };
 

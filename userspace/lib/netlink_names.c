@@ -34,6 +34,7 @@ const char *const ch_netlink_event_type_names[COHOST_EVENT_TYPE_MAX + 1] = {
 	[COHOST_EVENT_TYPE_CHECKPOINT_CREATED] = "checkpoint-created",
 	[COHOST_EVENT_TYPE_CHECKPOINT_DELETED] = "checkpoint-deleted",
 	[COHOST_EVENT_TYPE_ERROR] = "error",
+	[COHOST_EVENT_TYPE_HYDRATED] = "hydrated",
 };
 
 const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = {
@@ -152,6 +153,10 @@ const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = 
 	[COHOST_A_VOLUME_LINE_BYTES_TOTAL] = {
 		.name = "line_bytes_total",
 		.doc = "Size of the read tier, 0 for none.",
+	},
+	[COHOST_A_VOLUME_ABSENT_BYTES] = {
+		.name = "absent_bytes",
+		.doc = "What is not there yet of a volume that is being filled; 0 for an ordinary one.",
 	},
 };
 

@@ -31,6 +31,7 @@ static const struct field u64_fields[] = {
 	FIELD(MEMORY_BYTES, memory_bytes),
 	FIELD(LINE_BYTES_USED, line_bytes_used),
 	FIELD(LINE_BYTES_TOTAL, line_bytes_total),
+	FIELD(ABSENT_BYTES, absent_bytes),
 	FIELD(EPOCH, epoch),
 	FIELD(BASE_EPOCH, base_epoch),
 	FIELD(SEQ, seq),

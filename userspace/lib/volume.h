@@ -40,6 +40,7 @@ struct ch_volume {
 	uint64_t dirty_bytes;
 	uint64_t log_bytes_used, log_bytes_total;
 	uint64_t line_bytes_used, line_bytes_total;
+	uint64_t absent_bytes; /* not there yet, of a volume that is being filled */
 	uint64_t memory_bytes;
 	uint64_t epoch, base_epoch;
 	uint64_t seq, durable_seq;
@@ -103,6 +104,7 @@ struct ch_volume_spec {
 	const char *name;
 	const char *fast, *slow; /* paths of block devices */
 	uint64_t log_bytes;	 /* create: of the log on the fast device; 0 = by default */
+	bool absent;		 /* create: nothing is there until it is filled (lib/hydrate.h) */
 	bool overwrite;		 /* create: what the devices hold now may be lost */
 	bool dry_run;		 /* create: check everything, change nothing */
 };

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kmod/core/absent.h"
 #include "kmod/core/tier.h"
 #include "lib/blockdev.h"
 #include "lib/volume_header.h"
@@ -104,7 +105,8 @@ static bool pair_agrees(const struct ch_sb *sb, const struct ch_slow *slow)
 	return sb->salt == slow->salt && !strcmp(sb->name, slow->name) &&
 	       geo->slow_blocks <= slow->slow_blocks && geo->volume_blocks <= slow->volume_blocks &&
 	       geo->redo_start == slow->redo_start && geo->redo_blocks == slow->redo_blocks &&
-	       geo->data_start == slow->data_start;
+	       geo->data_start == slow->data_start && geo->absent_start == slow->absent_start &&
+	       geo->absent_blocks == slow->absent_blocks && geo->absent_shift == slow->absent_shift;
 }
 
 static int check_slow_header(struct ch_checker *check, struct ch_error *e)
@@ -179,6 +181,37 @@ static int check_map(struct ch_checker *check, uint32_t slot, struct ch_error *e
 				       "sector %" PRIu32 " of changed map %" PRIu32
 				       " does not verify: all of it counts as changed",
 				       n, slot);
+	}
+	return 0;
+}
+
+/* ---- map of absent granules ---- */
+
+/* The same holds for it, and without it nobody knows what is there. */
+static int check_absent(struct ch_checker *check, struct ch_error *e)
+{
+	const struct ch_slow *slow = &check->slow_header;
+	struct ch_map_disk map[CH_MAP_SECTORS_PER_BLOCK];
+
+	for (uint64_t b = 0; b < slow->absent_blocks; b++) {
+		uint64_t block = slow->absent_start + b;
+		int err = ch_blockdev_read(check->slow, block, map, e);
+
+		if (err)
+			return err;
+		for (uint32_t i = 0; i < CH_MAP_SECTORS_PER_BLOCK; i++) {
+			uint32_t n = (uint32_t)b * CH_MAP_SECTORS_PER_BLOCK + i;
+
+			check->report.map_sectors++;
+			if (!ch_absent_valid(&map[i], slow->salt, n))
+				ch_check_found(
+					check,
+					&(struct ch_finding){
+						.what = "absent", .slow = true, .block = block},
+					"sector %" PRIu32 " of the map of what is absent does not "
+					"verify: the volume does not start",
+					n);
+		}
 	}
 	return 0;
 }
@@ -293,6 +326,8 @@ static int check_all(struct ch_checker *check, struct ch_error *e)
 		err = check_map(check, 1, e);
 	if (!err)
 		err = ch_check_log(check, e);
+	if (!err && check->slow)
+		err = check_absent(check, e);
 	if (!err && check->slow)
 		err = check_redo(check, e);
 	return err;

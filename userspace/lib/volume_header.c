@@ -4,6 +4,8 @@
 
 #include <errno.h>
 
+#include "kmod/core/absent.h"
+
 static int read_two(const struct ch_blockdev *dev, struct ch_block two[2], struct ch_error *e)
 {
 	int err = ch_blockdev_read(dev, CH_SB_BLOCK_A, &two[0], e);
@@ -31,6 +33,41 @@ int ch_header_read_slow(const struct ch_blockdev *dev, enum ch_check *ret_check,
 	if (!err)
 		*ret_check = ch_slow_pick(&two[0], &two[1], ret_slow);
 	return err;
+}
+
+static uint64_t bits_set(const uint8_t *bits, size_t size)
+{
+	uint64_t count = 0;
+
+	for (size_t i = 0; i < size; i++)
+		count += (uint64_t)__builtin_popcount(bits[i]);
+	return count;
+}
+
+int ch_header_absent(const struct ch_blockdev *dev, const struct ch_slow *slow,
+		     uint64_t *ret_granules, struct ch_error *e)
+{
+	struct ch_map_disk map[CH_MAP_SECTORS_PER_BLOCK];
+	uint64_t granules = 0;
+
+	for (uint64_t b = 0; b < slow->absent_blocks; b++) {
+		int err = ch_blockdev_read(dev, slow->absent_start + b, map, e);
+
+		if (err)
+			return err;
+		for (uint32_t i = 0; i < CH_MAP_SECTORS_PER_BLOCK; i++) {
+			uint32_t n = (uint32_t)b * CH_MAP_SECTORS_PER_BLOCK + i;
+
+			if (!ch_absent_valid(&map[i], slow->salt, n))
+				return ch_error_set(e, -EUCLEAN,
+						    "sector %u of the map of what is absent on %s "
+						    "is damaged",
+						    n, dev->path);
+			granules += bits_set(map[i].bits, sizeof(map[i].bits));
+		}
+	}
+	*ret_granules = granules;
+	return 0;
 }
 
 int ch_header_fail(const char *path, const char *which, enum ch_check check, struct ch_error *e)

@@ -26,6 +26,13 @@ int ch_header_read_slow(const struct ch_blockdev *dev, enum ch_check *ret_check,
 /* `which`: "fast" or "slow"; returns the errno that it sets. */
 int ch_header_fail(const char *path, const char *which, enum ch_check check, struct ch_error *e);
 
+/*
+ * Granules of which the map on the slow device says that it holds nothing for them; 0 without a
+ * map. -EUCLEAN: the map is damaged.
+ */
+int ch_header_absent(const struct ch_blockdev *dev, const struct ch_slow *slow,
+		     uint64_t *ret_granules, struct ch_error *e);
+
 /* Is it a name for a volume; and is none of that name started? */
 int ch_volume_name_check(const char *name, struct ch_error *e);
 int ch_volume_name_free(const char *name, struct ch_error *e);

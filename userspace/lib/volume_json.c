@@ -25,6 +25,7 @@ static const struct gauge gauges[] = {
 	GAUGE(log_bytes_total, "Size of the log."),
 	GAUGE(line_bytes_used, "Data of the slow device that the read tier holds."),
 	GAUGE(line_bytes_total, "Size of the read tier, 0 for none."),
+	GAUGE(absent_bytes, "Not there yet, of a volume that is being filled."),
 	GAUGE(memory_bytes, "Memory held by the index, the map of changes and the read tier."),
 	GAUGE(epoch, "Epoch that writes belong to."),
 	GAUGE(base_epoch, "Last epoch that was synced, 0 for never."),

@@ -229,13 +229,14 @@ int ch_header_empty(const struct ch_blockdev *dev, struct ch_error *e)
 	return err;
 }
 
-static int check_geometry(const struct pair *pair, uint64_t log_bytes, struct ch_geometry *ret_geo,
-			  struct ch_error *e)
+static int check_geometry(const struct pair *pair, const struct ch_volume_spec *volume,
+			  struct ch_geometry *ret_geo, struct ch_error *e)
 {
 	const struct ch_geometry_spec spec = {
 		.fast_bytes = pair->fast.size_bytes,
 		.slow_bytes = pair->slow.size_bytes,
-		.log_bytes = log_bytes,
+		.log_bytes = volume->log_bytes,
+		.absent = volume->absent,
 	};
 	const char *why = "the devices do not fit";
 	int err;
@@ -246,7 +247,7 @@ static int check_geometry(const struct pair *pair, uint64_t log_bytes, struct ch
 	ch_error_set(e, err, "%s (%s has %" PRIu64 " MiB, %s has %" PRIu64 " MiB)", why,
 		     pair->fast.path, pair->fast.size_bytes >> 20, pair->slow.path,
 		     pair->slow.size_bytes >> 20);
-	if (log_bytes)
+	if (volume->log_bytes)
 		return ch_error_hint(e,
 				     "leave `log` out for a size that fits, or give another one "
 				     "of at least %llu MiB",
@@ -335,7 +336,7 @@ int ch_volume_create(const struct ch_volume_spec *spec, uint64_t *ret_size_bytes
 	err = pair_take(spec, &pair, e);
 	if (err)
 		return err;
-	err = check_geometry(&pair, spec->log_bytes, &geo, e);
+	err = check_geometry(&pair, spec, &geo, e);
 	if (!err && !spec->overwrite)
 		err = ch_header_empty(&pair.fast, e);
 	if (!err && !spec->overwrite)

@@ -104,6 +104,22 @@ static int check_slow(const struct ch_blockdev *dev, const char *name, struct ch
 	return 0;
 }
 
+/* What never came to the slow device would be garbage, and nobody could tell. */
+static int check_there(const struct ch_blockdev *dev, const struct ch_slow *slow,
+		       struct ch_error *e)
+{
+	uint64_t granules;
+	int err = ch_header_absent(dev, slow, &granules, e);
+
+	if (err || !granules)
+		return err;
+	ch_error_set(e, -ENODATA,
+		     "volume '%s' was still being filled: %" PRIu64 " MiB of it are not on %s",
+		     slow->name, granules * (CH_BLOCK_SIZE << slow->absent_shift) >> 20, dev->path);
+	return ch_error_hint(e, "make the volume anew and fill it again with: cohostctl restore "
+				"run; nothing was changed");
+}
+
 /* The first time it is for good. */
 static int check_meant(const struct ch_volume_spec *spec, const struct ch_slow *slow,
 		       struct ch_error *e)
@@ -149,6 +165,8 @@ int ch_rescue_device(const struct ch_blockdev *dev, const struct ch_volume_spec 
 	int err;
 
 	err = check_slow(dev, spec->name, &slow, e);
+	if (!err)
+		err = check_there(dev, &slow, e);
 	if (!err)
 		err = check_meant(spec, &slow, e);
 	if (err)

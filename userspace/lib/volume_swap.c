@@ -10,6 +10,13 @@
 
 static int check_running(const struct ch_volume *volume, struct ch_error *e)
 {
+	if (volume->absent_bytes) {
+		ch_error_set(e, -EAGAIN, "volume '%s' is still being filled", volume->name);
+		return ch_error_hint(e,
+				     "wait until nothing of it is absent: cohostctl volume show "
+				     "%s",
+				     volume->name);
+	}
 	if (volume->state == COHOST_STATE_RUNNING)
 		return 0;
 	ch_error_set(e, -EAGAIN, "volume '%s' is %s, not running", volume->name,

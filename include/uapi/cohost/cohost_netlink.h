@@ -77,6 +77,7 @@ enum cohost_flush_state {
  * checkpoint-created: Value is the epoch.
  * checkpoint-deleted: Value is the epoch.
  * error: A device failed a request; error says how, value is the sector.
+ * hydrated: Nothing of the volume is absent any more.
  */
 enum cohost_event_type {
 	COHOST_EVENT_TYPE_VOLUME_ADDED,
@@ -90,8 +91,9 @@ enum cohost_event_type {
 	COHOST_EVENT_TYPE_CHECKPOINT_CREATED,
 	COHOST_EVENT_TYPE_CHECKPOINT_DELETED,
 	COHOST_EVENT_TYPE_ERROR,
+	COHOST_EVENT_TYPE_HYDRATED,
 };
-#define COHOST_EVENT_TYPE_MAX COHOST_EVENT_TYPE_ERROR
+#define COHOST_EVENT_TYPE_MAX COHOST_EVENT_TYPE_HYDRATED
 
 /* A run of changed blocks, in units of extent-block-bytes, host byte order. */
 struct cohost_extent {
@@ -139,6 +141,8 @@ struct cohost_extent {
  *  volume-seal.
  * line-bytes-used (u64) Data of the slow device that the read tier holds.
  * line-bytes-total (u64) Size of the read tier, 0 for none.
+ * absent-bytes (u64) What is not there yet of a volume that is being filled; 0 for an
+ *  ordinary one.
  */
 enum {
 	COHOST_A_VOLUME_PAD = 1,
@@ -174,6 +178,7 @@ enum {
 	COHOST_A_VOLUME_SEALED,
 	COHOST_A_VOLUME_LINE_BYTES_USED,
 	COHOST_A_VOLUME_LINE_BYTES_TOTAL,
+	COHOST_A_VOLUME_ABSENT_BYTES,
 
 	__COHOST_A_VOLUME_MAX
 };
