@@ -60,15 +60,18 @@ u64 ch_geometry_granules(const struct ch_geometry *geo)
 	return clamp_u64(all, 0, geo->absent_blocks * CH_ABSENT_BLOCK_BITS);
 }
 
-/* Room for all granules that a volume behind it may have; the data goes on aligned. */
+/*
+ * The end of the redo area is given to it: a volume of the same devices has the same size, whether
+ * it began absent or not.
+ */
 static void absent_init(struct ch_geometry *geo)
 {
 	u64 most = geo->slow_blocks - geo->data_start;
 
 	geo->absent_shift = CH_ABSENT_SHIFT;
-	geo->absent_start = geo->data_start;
 	geo->absent_blocks = div_up(div_up(most, 1ULL << CH_ABSENT_SHIFT), CH_ABSENT_BLOCK_BITS);
-	geo->data_start = align_up(geo->absent_start + geo->absent_blocks, CH_REGION_BLOCKS);
+	geo->redo_blocks -= geo->absent_blocks;
+	geo->absent_start = geo->redo_start + geo->redo_blocks;
 }
 
 static int slow_init(struct ch_geometry *geo, bool absent, const char **ret_why)

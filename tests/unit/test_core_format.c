@@ -190,6 +190,32 @@ static void geometry_moves(void **state)
 	assert_int_equal(geo.log_blocks, was.log_blocks);
 }
 
+/* The map of what is absent takes nothing from the volume, and has a bit for each granule. */
+static void geometry_absent(void **state)
+{
+	static const u64 slow[] = {32 * MIB, GIB, 64 * GIB + 5 * MIB, 4096 * GIB,
+				   16384 * GIB - MIB};
+
+	for (size_t i = 0; i < N(slow); i++) {
+		struct ch_geometry_spec spec = {.fast_bytes = 64 * GIB, .slow_bytes = slow[i]};
+		struct ch_geometry geo, plain;
+		const char *why = NULL;
+
+		assert_int_equal(ch_geometry_init(&plain, &spec, &why), 0);
+		assert_int_equal(ch_geometry_granules(&plain), 0);
+		spec.absent = true;
+		assert_int_equal(ch_geometry_init(&geo, &spec, &why), 0);
+		check_geometry(&geo, &spec);
+		assert_int_equal(geo.volume_blocks, plain.volume_blocks);
+		assert_int_equal(geo.data_start, plain.data_start);
+		assert_true(geo.redo_blocks >= plain.redo_blocks - plain.redo_blocks / 64);
+		assert_int_equal(geo.absent_start, geo.redo_start + geo.redo_blocks);
+		assert_int_equal(geo.absent_start + geo.absent_blocks, geo.data_start);
+		assert_int_equal(ch_geometry_granules(&geo),
+				 (geo.volume_blocks + 63) >> CH_ABSENT_SHIFT);
+	}
+}
+
 static void superblock_round_trip(void **state)
 {
 	struct ch_sb sb = sample(4 * GIB, 64 * GIB), got;
@@ -392,12 +418,19 @@ static void format_blocks(void **state)
 int main(void)
 {
 	static const struct CMUnitTest tests[] = {
-		cmocka_unit_test(crc_is_castagnoli),	cmocka_unit_test(geometry_fits_and_refuses),
-		cmocka_unit_test(geometry_shares),	cmocka_unit_test(superblock_round_trip),
-		cmocka_unit_test(geometry_grows),	cmocka_unit_test(geometry_moves),
-		cmocka_unit_test(superblock_bit_flips), cmocka_unit_test(superblock_refusals),
-		cmocka_unit_test(superblock_limits),	cmocka_unit_test(newer_superblock_wins),
-		cmocka_unit_test(slow_header),		cmocka_unit_test(format_blocks),
+		cmocka_unit_test(crc_is_castagnoli),
+		cmocka_unit_test(geometry_fits_and_refuses),
+		cmocka_unit_test(geometry_shares),
+		cmocka_unit_test(superblock_round_trip),
+		cmocka_unit_test(geometry_absent),
+		cmocka_unit_test(geometry_grows),
+		cmocka_unit_test(geometry_moves),
+		cmocka_unit_test(superblock_bit_flips),
+		cmocka_unit_test(superblock_refusals),
+		cmocka_unit_test(superblock_limits),
+		cmocka_unit_test(newer_superblock_wins),
+		cmocka_unit_test(slow_header),
+		cmocka_unit_test(format_blocks),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);
