@@ -37,6 +37,18 @@ static u64 volume_bytes(const struct ch_volume *vol)
 	return vol->tier.geo.volume_blocks << CH_BLOCK_SHIFT;
 }
 
+/* Until ch_end_put() its devices stay. */
+static bool volume_get(struct ch_volume *vol)
+{
+	bool live;
+
+	spin_lock_irq(&vol->lock);
+	live = vol->live;
+	vol->ends += live;
+	spin_unlock_irq(&vol->lock);
+	return live;
+}
+
 /* ---- open and close ---- */
 
 static int source_open(struct inode *inode, struct file *file)
@@ -296,6 +308,23 @@ static loff_t source_llseek(struct file *file, loff_t offset, int whence)
 	return offset;
 }
 
+/* What was put in its place becomes durable. */
+static int source_fsync(struct file *file, loff_t start, loff_t end, int datasync)
+{
+	struct ch_volume *vol = volume_of(file);
+	u64 seq;
+	int r;
+
+	if (!volume_get(vol))
+		return -ENODEV;
+	spin_lock_irq(&vol->lock);
+	seq = ch_log_seq_begun(&vol->tier);
+	spin_unlock_irq(&vol->lock);
+	r = ch_log_sync(vol, seq);
+	ch_end_put(vol);
+	return r;
+}
+
 /* ---- ioctl ---- */
 
 static int info(struct ch_volume *vol, void __user *arg)
@@ -394,17 +423,6 @@ static int zero_locked(struct ch_volume *vol, u64 granule, u64 end)
 	return r;
 }
 
-static bool volume_get(struct ch_volume *vol)
-{
-	bool live;
-
-	spin_lock_irq(&vol->lock);
-	live = vol->live;
-	vol->ends += live;
-	spin_unlock_irq(&vol->lock);
-	return live;
-}
-
 /* Destage gets its turn again and again. */
 #define ZERO_BYTES_ONCE (256ULL << 20)
 
@@ -460,6 +478,7 @@ const struct file_operations ch_source_fops = {
 	.write = source_write,
 	.poll = source_poll,
 	.llseek = source_llseek,
+	.fsync = source_fsync,
 	.unlocked_ioctl = source_ioctl,
 	.compat_ioctl = compat_ptr_ioctl,
 };

@@ -92,10 +92,10 @@ def start_daemon(context):
     wait_for(lambda: a.ctl("status", check=False)["exit"] == 0, 60, last_words)
 
 
-def make_volume(context, fast, slow):
+def make_volume(context, fast, slow, *words):
     a = context.appliance
     a.sh("modprobe cohost 2>/dev/null || lsmod | grep -q '^cohost '")
-    a.ctl("-y", "volume", "create", "media", "fast", fast, "slow", slow)
+    a.ctl("-y", "volume", "create", "media", "fast", fast, "slow", slow, *words)
 
 
 # -- steps
@@ -379,26 +379,45 @@ def step_loss(context):
             {"acknowledged": len(acked), "lost": 0, "recovery_ms": recovery_ms, "disk": fate})
 
 
+def read_first_file(context, began):
+    """Mounts what is being filled; how long after `began` a file of it could be read, its hash right."""
+    a = context.appliance
+    digest, name = context.facts["hashes"].splitlines()[0].split(maxsplit=1)
+    a.sh("mount /dev/mapper/cohost-media /srv/media")
+    found = a.sh(f"cd /srv/media && sha256sum {shlex.quote(name)}").split()[0]
+    expect(found == digest, f"{name} is not what it was when the checkpoint was taken")
+    return int((time.monotonic() - began) * 1000)
+
+
 def step_restore(context):
     a = context.appliance
     a.replace()
     began = time.monotonic()
     a.boot()
-    make_volume(context, a.spare_fast, a.spare_slow)
+    make_volume(context, a.spare_fast, a.spare_slow, "absent", "yes")
     a.sh("mkdir -p /srv/media")
     start_daemon(context)
-    result = a.ctl("-y", "restore", "run", "media", "from", "rgw")
-    context.say("mounting and comparing every file")
-    a.sh("mount /dev/mapper/cohost-media /srv/media")
+    asked = time.monotonic()
+    a.ctl("-y", "restore", "run", "media", "from", "rgw", "background", "yes")
+    first_ms = read_first_file(context, asked)
+    context.say(f"the first file was read {first_ms} ms after the command; it goes on being filled")
+
+    def absent():
+        return a.ctl("volume", "show", "media")["volume"]["absent_bytes"]
+    left = absent()
+    wait_for(lambda: absent() == 0, RTO_BUDGET_S, lambda: "it is not filled: " + a.sh("cohostctl job list"))
+    filled_ms = int((time.monotonic() - asked) * 1000)
+    context.say("comparing every file")
     same = file_hashes(context) == context.facts["hashes"]
     seconds = time.monotonic() - began
     expect(same, "files differ from those of the checkpoint")
     expect(seconds < RTO_BUDGET_S, f"it took {seconds:.0f} s of a budget of {RTO_BUDGET_S} s")
     count = context.facts["hashes"].count("\n")
-    return (f"from an empty appliance to {count} verified files in {seconds:.1f} s of the {RTO_BUDGET_S} s budget "
-            f"(restore itself {result.get('elapsed_ms', 0) / 1000:.1f} s)",
-            {"files": count, "total_ms": int(seconds * 1000), "restore_ms": result.get("elapsed_ms"),
-             "budget_ms": RTO_BUDGET_S * 1000})
+    return (f"from an empty appliance to {count} verified files in {seconds:.1f} s of the {RTO_BUDGET_S} s budget; "
+            f"the first file could be read {first_ms} ms after the command, when {mib(left)} were absent, all after "
+            f"{filled_ms / 1000:.1f} s",
+            {"files": count, "total_ms": int(seconds * 1000), "first_file_ms": first_ms, "restore_ms": filled_ms,
+             "absent_bytes_then": left, "budget_ms": RTO_BUDGET_S * 1000})
 
 
 STEPS = [

@@ -30,7 +30,9 @@
 struct client {
 	struct ch_cmd *cmd;
 	int fd;
-	bool work; /* long work: lines, progress, no deadline */
+	bool work;	   /* long work: lines, progress, no deadline */
+	const char *until; /* a phase that is enough, or NULL */
+	bool reached;
 	int timeout_ms;
 	bool lines;
 	struct ch_progress progress;
@@ -143,8 +145,15 @@ static int take_document(struct client *c, const char *text, size_t len)
 		return fail_answer(c, e.message);
 	part = ch_json_object(doc, "progress");
 	if (part) {
+		const char *phase = ch_json_str(part, "phase");
+
 		ch_progress_set(&c->progress, ch_json_u64(part, "done_bytes", 0),
-				ch_json_u64(part, "total_bytes", 0), ch_json_str(part, "phase"));
+				ch_json_u64(part, "total_bytes", 0), phase);
+		if (c->until && phase && !strcmp(phase, c->until)) {
+			c->reached = true;
+			json_decref(c->answer);
+			c->answer = json_incref(part);
+		}
 		json_decref(doc);
 		return CH_EXIT_OK;
 	}
@@ -259,7 +268,7 @@ static int receive_body(struct client *c)
 			return fail_answer(c, strerror(-err));
 		if (c->lines)
 			rc = take_lines(c, done);
-		if (rc || done)
+		if (rc || done || c->reached)
 			return rc;
 		if (end)
 			return fail_answer(c, "it ended in the middle");
@@ -361,7 +370,7 @@ int ch_admin_call(struct ch_cmd *cmd, const char *target, const char *verb, json
 }
 
 int ch_admin_work(struct ch_cmd *cmd, const char *target, const char *verb, json_t *args,
-		  const char *what, json_t **ret)
+		  const char *what, const char *until, json_t **ret)
 {
 	struct client c;
 	int rc;
@@ -369,6 +378,7 @@ int ch_admin_work(struct ch_cmd *cmd, const char *target, const char *verb, json
 	ch_interrupt_catch();
 	client_init(&c, cmd, what);
 	c.work = true;
+	c.until = until;
 	rc = call(&c, target, verb, args, ret);
 	client_exit(&c);
 	return rc;

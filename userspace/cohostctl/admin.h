@@ -22,10 +22,11 @@ int ch_admin_call(struct ch_cmd *cmd, const char *target, const char *verb, json
 /*
  * The same for long work that reports progress: shows it as @what ("checkpoint of
  * media"), waits as long as it takes; Ctrl-C detaches with exit 130 and tells that
- * the work goes on. The verb's table entry needs CH_VERB_STREAMS.
+ * the work goes on. The verb's table entry needs CH_VERB_STREAMS. @until: a phase of it that
+ * is enough: then @ret is that progress, and the work goes on as well; NULL: to the end.
  */
 int ch_admin_work(struct ch_cmd *cmd, const char *target, const char *verb, json_t *args,
-		  const char *what, json_t **ret);
+		  const char *what, const char *until, json_t **ret);
 
 /* "/run/cohost/admin.sock", or where COHOST_RUNDIR says. */
 const char *ch_admin_path(void);

@@ -38,7 +38,7 @@ static int run_create(struct ch_cmd *cmd)
 		return err;
 	}
 	snprintf(what, sizeof(what), "checkpoint of %s", name);
-	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, &r);
+	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, NULL, &r);
 	if (err)
 		return err;
 	id = ch_json_str(r, "checkpoint");
@@ -117,7 +117,7 @@ static int run_verify(struct ch_cmd *cmd)
 		return err;
 	}
 	snprintf(what, sizeof(what), "verification of %s", name);
-	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, &r);
+	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, NULL, &r);
 	if (err)
 		return err;
 	id = ch_json_str(r, "checkpoint");

@@ -17,8 +17,9 @@
  * lseek()   SEEK_HOLE: the next absent granule, SEEK_DATA: the next that is not; ENXIO: none.
  * ioctl()   see below.
  *
- * Written data is durable as any other write is: after a flush of the volume; until then a power
- * cut makes the granule absent again. Whoever writes here has verified what he writes.
+ * Written data is durable as any other write is: after a flush of the volume, or fsync() of this
+ * file; until then a power cut makes the granule absent again. Whoever writes here has verified
+ *what he writes.
  */
 #ifndef _UAPI_COHOST_HYDRATE_H
 #define _UAPI_COHOST_HYDRATE_H

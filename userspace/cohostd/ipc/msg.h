@@ -90,7 +90,8 @@ struct ch_msg_job_start {
 
 /*
  * fds in the order of fd_names: "view" (read-only, what to upload), "target"
- * (O_RDWR, what to restore onto), "extents" (memfd of struct ch_msg_extent,
+ * (O_RDWR, what to restore onto), "source" (instead of it: the file by which to
+ * fill a volume that is used meanwhile), "extents" (memfd of struct ch_msg_extent,
  * absent when full), "key" (read-only, the key file of the request).
  */
 struct ch_msg_job {

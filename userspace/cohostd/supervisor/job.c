@@ -112,6 +112,27 @@ static int open_device(struct ch_job *job, const char *name, const char *path, i
 	return 0;
 }
 
+/* A file below /dev/cohost: the volume is filled while it is used, so nobody need be kept off. */
+static int open_target(struct ch_job *job)
+{
+	const char *path = job->msg.start.target_dev;
+	struct stat st;
+	int fd, rc;
+
+	if (stat(path, &st) || !S_ISCHR(st.st_mode))
+		return open_device(job, "target", path, O_RDWR);
+	fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	if (fd >= 0) {
+		add_fd(job, "source", fd);
+		return 0;
+	}
+	rc = ch_error_set(&job->error, -errno, "cannot open %s: %s", path, strerror(errno));
+	if (rc == -EBUSY)
+		(void)ch_error_hint(&job->error, "it is being filled already (see: cohostctl job "
+						 "list)");
+	return rc;
+}
+
 static int write_extents(void *arg, const struct cohost_extent *extents, size_t count)
 {
 	int fd = *(int *)arg;
@@ -184,7 +205,7 @@ static int prepare(struct ch_job *job)
 	if (start->kind == CH_JOB_CHECKPOINT)
 		rc = prepare_checkpoint(job);
 	else if (start->kind == CH_JOB_RESTORE)
-		rc = open_device(job, "target", start->target_dev, O_RDWR);
+		rc = open_target(job);
 	if (rc || !start->key_file[0])
 		return rc;
 	fd = open(start->key_file, O_RDONLY | O_CLOEXEC | O_NONBLOCK);

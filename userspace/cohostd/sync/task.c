@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cohostd/sync/fill.h"
 #include "cohostd/sync/restore.h"
 #include "cohostd/sync/s3.h"
 #include "lib/clock.h"
@@ -17,6 +18,8 @@
 #define LIST_MAX	  100
 #define PROGRESS_MS	  250
 #define EXTENTS_BYTES_MAX (1ull << 32)
+/* A volume that is being filled waits longer for its remote than its users like to. */
+#define FILL_PATIENCE_MS 600000u
 
 /* What a task opens; closed by task_close(). */
 struct ctx {
@@ -31,8 +34,7 @@ static json_t *by_name(json_t *list, const char *name)
 	size_t i;
 	json_t *item;
 
-	json_array_foreach(list, i, item)
-	{
+	json_array_foreach(list, i, item) {
 		const char *n = ch_json_str(item, "name");
 
 		if (n && !strcmp(n, name))
@@ -280,6 +282,36 @@ static int run_restore(struct ctx *c, bool verify)
 	return 0;
 }
 
+static int run_fill(struct ctx *c, int fd)
+{
+	struct ch_sync_task *t = c->task;
+	struct ch_source source;
+	struct ch_fill_args args = {.repo = c->repo,
+				    .checkpoint = t->call->job.start.checkpoint,
+				    .source = &source,
+				    .patience_ms = FILL_PATIENCE_MS,
+				    .progress = on_progress,
+				    .progress_arg = t};
+	struct ch_fill_result r;
+	int err = ch_source_init(&source, fd);
+
+	if (err)
+		return ch_error_set(&t->error, err, "the volume cannot be filled: %s",
+				    strerror(-err));
+	err = ch_sync_fill(&args, &r, &t->error);
+	if (err)
+		return err;
+	t->result = json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "volume",
+			      c->repo.volume, "remote", c->repo.remote, "checkpoint", r.id, "hash",
+			      r.hash, "checkpoint_time_s", (json_int_t)(r.time_ns / 1000000000u),
+			      "size_bytes", (json_int_t)r.size_bytes, "data_bytes",
+			      (json_int_t)r.data_bytes, "zeroed_bytes", (json_int_t)r.zeroed_bytes,
+			      "received_bytes", (json_int_t)r.received_bytes, "requests",
+			      (json_int_t)r.requests, "wanted", (json_int_t)r.wanted, "ready_ms",
+			      (json_int_t)r.ready_ms, "elapsed_ms", (json_int_t)r.elapsed_ms);
+	return 0;
+}
+
 int ch_sync_task_job(struct ch_sync_task *t)
 {
 	const struct ch_msg_job_start *s = &t->call->job.start;
@@ -293,8 +325,12 @@ int ch_sync_task_job(struct ch_sync_task *t)
 			err = run_checkpoint(&c);
 			break;
 		case CH_JOB_RESTORE:
+			err = ch_call_fd(t->call, "source") >= 0
+				      ? run_fill(&c, ch_call_fd(t->call, "source"))
+				      : run_restore(&c, false);
+			break;
 		case CH_JOB_VERIFY:
-			err = run_restore(&c, s->kind == CH_JOB_VERIFY);
+			err = run_restore(&c, true);
 			break;
 		default:
 			err = ch_error_set(&t->error, -EINVAL, "unknown kind of job");
