@@ -138,7 +138,7 @@ $(BUILD)/test-kmod/%/powerfail.ko: $(wildcard tests/kmod/*)
 check-unit: $(units)
 	@for t in $(units); do echo "# $$t"; $$t || exit 1; done
 check-sim: $(sims)
-	@for t in $(sims) $(wildcard tests/sim/*.sh); do echo "# $$t"; $$t || exit 1; done
+	@for t in $(sims) $(wildcard tests/sim/*.sh tests/model/*.sh); do echo "# $$t"; $$t || exit 1; done
 
 install: all
 	install -Dm755 $(BUILD)/bin/cohostd $(DESTDIR)$(PREFIX)/sbin/cohostd

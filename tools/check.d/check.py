@@ -109,6 +109,7 @@ def stage_unit():
 def stage_sim():
     yield from programs(os.path.join(BUILD, "tests", "sim"), "sim_*")
     yield from programs(os.path.join(TREE, "tests", "sim"), "*.sh")
+    yield from programs(os.path.join(TREE, "tests", "model"), "*.sh")
 
 
 def stage_fuzz():
