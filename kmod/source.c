@@ -439,8 +439,8 @@ static int zero(struct ch_volume *vol, u64 offset, u64 length)
 		r = vol->live ? zero_locked(vol, granule, min(end, granule + step)) : -ENODEV;
 		mutex_unlock(&vol->destage_mutex);
 	}
+	ch_hydrated_check(vol); /* before the volume may end, and its map go */
 	ch_end_put(vol);
-	ch_hydrated_check(vol);
 	return r;
 }
 
