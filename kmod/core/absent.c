@@ -44,11 +44,10 @@ bool ch_absent_load(struct ch_tier *tier, u32 n, const void *sector)
 void ch_absent_logged(struct ch_tier *tier, u64 lba)
 {
 	struct ch_absent_map *map = &tier->absent;
-	u64 granule = lba >> tier->geo.absent_shift;
 
-	if (!map->left || !ch_absent_bit(map->bits, granule))
+	if (!ch_absent(tier, lba))
 		return;
-	bit_clear(map->bits, granule);
+	bit_clear(map->bits, lba >> tier->geo.absent_shift);
 	map->left--;
 }
 
@@ -57,7 +56,7 @@ void ch_absent_placed(struct ch_tier *tier, u64 lba)
 	struct ch_absent_map *map = &tier->absent;
 	u64 granule = lba >> tier->geo.absent_shift;
 
-	if (!map->granules || !ch_absent_bit(map->slow, granule))
+	if (!ch_absent_slow(tier, lba))
 		return;
 	bit_clear(map->slow, granule);
 	map->dirty[granule / CH_ABSENT_BLOCK_BITS] = 1;

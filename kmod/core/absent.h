@@ -28,10 +28,24 @@ static inline bool ch_absent_bit(const u8 *bits, u64 granule)
 	return bits[granule / 8] >> (granule % 8) & 1;
 }
 
+/* A volume that has grown has more granules than can be absent. */
+static inline bool ch_absent_in(const struct ch_tier *tier, const u8 *bits, u64 lba)
+{
+	u64 granule = lba >> tier->geo.absent_shift;
+
+	return granule < tier->absent.granules && ch_absent_bit(bits, granule);
+}
+
 /* Is nothing of this block there, neither in the log nor on the slow device? Constant time. */
 static inline bool ch_absent(const struct ch_tier *tier, u64 lba)
 {
-	return tier->absent.left && ch_absent_bit(tier->absent.bits, lba >> tier->geo.absent_shift);
+	return tier->absent.left && ch_absent_in(tier, tier->absent.bits, lba);
+}
+
+/* Does the slow device hold nothing for it? Constant time. */
+static inline bool ch_absent_slow(const struct ch_tier *tier, u64 lba)
+{
+	return ch_absent_in(tier, tier->absent.slow, lba);
 }
 
 /* Blocks of a granule; the last one may be shorter. */
