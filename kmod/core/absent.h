@@ -42,7 +42,10 @@ static inline bool ch_absent(const struct ch_tier *tier, u64 lba)
 	return tier->absent.left && ch_absent_in(tier, tier->absent.bits, lba);
 }
 
-/* Does the slow device hold nothing for it? Constant time. */
+/*
+ * Does the slow device hold nothing for it? Then what the log has is all there is of the
+ * granule, and nobody may take a block of it out of the log. Constant time.
+ */
 static inline bool ch_absent_slow(const struct ch_tier *tier, u64 lba)
 {
 	return ch_absent_in(tier, tier->absent.slow, lba);

@@ -7,6 +7,7 @@
  * overwritten, or, when their edge or checkpoint went away later, by whoever looks at them next:
  * destage, or the tail.
  */
+#include "kmod/core/absent.h"
 #include "kmod/core/internal.h"
 
 #define SCRAMBLE   0x9e3779b1U
@@ -164,8 +165,12 @@ void ch_index_discard(struct ch_tier *tier, u64 lba, u32 len)
 	for (; len--; lba++) {
 		u64 pos = ch_index_find(tier, lba, CH_POS_NEWEST);
 
-		/* What a closed batch or a checkpoint takes stays. */
-		if (pos != CH_POS_NONE && pos >= ch_edge_newest(tier))
+		/*
+		 * What a closed batch or a checkpoint takes stays. So does all of a granule of
+		 * which the slow device has nothing: there is no older data to fall back on, and
+		 * without an item in a batch its bit in the map would stay set.
+		 */
+		if (pos != CH_POS_NONE && pos >= ch_edge_newest(tier) && !ch_absent_slow(tier, lba))
 			ch_index_remove(tier, ch_tier_node(tier, pos));
 	}
 }

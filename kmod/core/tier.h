@@ -228,9 +228,9 @@ u64 ch_index_find(const struct ch_tier *tier, u64 lba, u64 before);
 u32 ch_index_crc(const struct ch_tier *tier, u64 pos);
 /*
  * Discard: nobody cares any more what is in these blocks, so their newest versions are neither
- * read nor destaged; where a checkpoint shows one it stays. Until they are written again they
- * hold any older data, after a power cut also what was discarded: the log may still have it.
- * Takes time linear in len.
+ * read nor destaged; where a checkpoint shows one it stays, and where the slow device has nothing
+ * older (absent.h). Until they are written again they hold any older data, after a power cut also
+ * what was discarded: the log may still have it. Takes time linear in len.
  */
 void ch_index_discard(struct ch_tier *tier, u64 lba, u32 len);
 

@@ -361,6 +361,7 @@ static enum kind kind_of(enum sim_mutant mutant)
 	case SIM_ABSENT_LATE:
 	case SIM_ABSENT_NO_REDO:
 	case SIM_ABSENT_PARTIAL:
+	case SIM_ABSENT_DISCARDED:
 	case SIM_ZERO_UNFLUSHED:
 		return KIND_ABSENT;
 	case SIM_NO_MAP:

@@ -55,6 +55,7 @@ const char *sim_mutant_name(enum sim_mutant mutant)
 		[SIM_ABSENT_LATE] = "absent-late",
 		[SIM_ABSENT_NO_REDO] = "absent-no-redo",
 		[SIM_ABSENT_PARTIAL] = "absent-partial",
+		[SIM_ABSENT_DISCARDED] = "absent-discarded",
 		[SIM_ZERO_UNFLUSHED] = "zero-unflushed",
 	};
 
@@ -122,6 +123,7 @@ void sim_vol_init(struct sim_vol *v, const struct sim_shape *shape, struct sim_r
 	for (i = 0; i < SIM_CKPTS; i++)
 		v->ckpt[i].tags = xalloc(shape->volume_blocks, sizeof(*v->scratch));
 	v->slow_tags = xalloc(shape->volume_blocks, sizeof(*v->slow_tags));
+	v->there = xalloc(shape->volume_blocks, sizeof(*v->there));
 	v->mirror = xalloc(shape->log_blocks, sizeof(*v->mirror));
 	v->op_of_seq = xalloc(SIM_SEQS_MAX, sizeof(*v->op_of_seq));
 	v->epoch_op = xalloc(SIM_EPOCHS_MAX, sizeof(*v->epoch_op));
@@ -147,6 +149,7 @@ void sim_vol_exit(struct sim_vol *v)
 	free(v->seen);
 	free(v->scratch);
 	free(v->slow_tags);
+	free(v->there);
 	free(v->mirror);
 	free(v->redo_buf);
 	for (i = 0; i < SIM_CKPTS; i++)
@@ -204,6 +207,7 @@ void sim_vol_format(struct sim_vol *v, uint64_t salt)
 	v->base_epoch_min = v->base_epoch_max = 0;
 	v->epoch_op[0] = at - 1;
 	memset(v->slow_tags, 0, v->shape.volume_blocks * sizeof(*v->slow_tags));
+	memset(v->there, 0, v->shape.volume_blocks * sizeof(*v->there));
 	v->slow_pos = sb.tail_pos;
 	v->slow_unsure = false;
 	memset(v->mirror, 0, v->shape.log_blocks * sizeof(*v->mirror));
@@ -259,6 +263,7 @@ void sim_vol_copy_promises(struct sim_vol *dst, const struct sim_vol *v)
 		dst->ckpt[i].tags = tags;
 	}
 	memcpy(dst->slow_tags, v->slow_tags, v->shape.volume_blocks * sizeof(*v->slow_tags));
+	memcpy(dst->there, v->there, v->shape.volume_blocks * sizeof(*v->there));
 	memcpy(dst->mirror, v->mirror, v->shape.log_blocks * sizeof(*v->mirror));
 	dst->salt = v->salt;
 	dst->slow_pos = v->slow_pos;
@@ -483,6 +488,7 @@ enum sim_start sim_vol_start(struct sim_vol *v, unsigned int cut_at)
 	forget_lost(v);
 	if (!check_prefix(v))
 		return SIM_STARTED;
+	sim_vol_check_there(v);
 	check_pins(v);
 	if (v->tier.base_epoch < v->base_epoch_min || v->tier.base_epoch > v->base_epoch_max) {
 		if (!v->damaged)

@@ -53,6 +53,7 @@ enum sim_mutant {
 	SIM_ABSENT_LATE,	/* or only after the batch is clean */
 	SIM_ABSENT_NO_REDO,	/* or not, when its batch is redone */
 	SIM_ABSENT_PARTIAL,	/* a part of an absent granule is written without the rest */
+	SIM_ABSENT_DISCARDED,	/* a discard takes away what only the log has of a granule */
 	SIM_ZERO_UNFLUSHED,	/* it counts as zero before the zeros are durable */
 	SIM_NR_MUTANTS
 };
@@ -185,6 +186,7 @@ struct sim_vol {
 	struct sim_req slow_flush;
 	uint32_t zero_phase; /* of sim_vol_zero_step(); destage waits while it is not 0 */
 	uint64_t zero_granule;
+	uint64_t *there;   /* per granule: 1 + seq of the record that brought it, 0 = absent */
 	uint8_t *redo_buf; /* the redo area of the batch */
 	uint32_t redo_blocks, redo_next;
 
@@ -250,6 +252,9 @@ bool sim_vol_fetch(struct sim_vol *v, uint64_t granule);
 bool sim_vol_fetch_for(struct sim_vol *v, uint32_t first, uint32_t count);
 /* Any granule, if it is absent, becomes zero on the slow device, in several steps. */
 bool sim_vol_zero_step(struct sim_vol *v);
+/* A record is in the log: what it brings is there. After recovery: still, if the record is. */
+void sim_vol_note_there(struct sim_vol *v, const struct ch_rec *rec);
+void sim_vol_check_there(struct sim_vol *v);
 /* The map as it is on the slow device, and as recovery reads it. */
 bool sim_vol_slow_absent(struct sim_vol *v, uint32_t lba);
 bool sim_vol_load_absent(struct sim_vol *v);

@@ -103,11 +103,41 @@ bool sim_vol_zero_step(struct sim_vol *v)
 	default:
 		(void)sim_dev_flush(&v->slow);
 		ch_absent_logged(&v->tier, v->zero_granule << v->geo.absent_shift);
+		v->there[v->zero_granule] = 1; /* no record brought it */
 		v->zero_phase = 0;
 		return true;
 	}
 	v->zero_phase++;
 	return true;
+}
+
+/* ---- what was there once ---- */
+
+void sim_vol_note_there(struct sim_vol *v, const struct ch_rec *rec)
+{
+	uint32_t i;
+
+	for (i = 0; v->geo.absent_blocks && i < le32_to_cpu(rec->header->extents); i++) {
+		uint64_t granule = granule_of(v, (uint32_t)le64_to_cpu(rec->header->extent[i].lba));
+
+		if (!v->there[granule])
+			v->there[granule] = rec->seq + 1;
+	}
+}
+
+void sim_vol_check_there(struct sim_vol *v)
+{
+	uint32_t lba;
+
+	for (lba = 0; v->geo.absent_blocks && lba < v->shape.volume_blocks; lba++) {
+		uint64_t *there = &v->there[granule_of(v, lba)];
+
+		if (*there > v->tier.head.seq)
+			*there = 0;
+		if (*there && ch_absent(&v->tier, lba))
+			sim_vol_fail(v, "block %u is absent again; it came with record %llu", lba,
+				     (unsigned long long)*there - 1);
+	}
 }
 
 /* ---- the map on the slow device ---- */

@@ -113,6 +113,7 @@ static void queue_record(struct sim_vol *v, struct sim_record *r, uint64_t op)
 			     (unsigned long long)v->max_seq);
 	v->max_seq = r->rec.seq;
 	v->op_of_seq[v->max_seq] = op ? op : v->op_of_seq[v->max_seq - 1];
+	sim_vol_note_there(v, &r->rec);
 	v->count.records++;
 }
 
@@ -206,11 +207,15 @@ bool sim_vol_guest_write(struct sim_vol *v, uint32_t nr_ops, const uint32_t *fir
 
 void sim_vol_guest_discard(struct sim_vol *v, uint32_t first, uint32_t count)
 {
+	u64 granules = v->tier.absent.granules;
 	uint32_t i;
 
 	if (stopped(v) || v->tier.failed)
 		return;
+	if (v->mutant == SIM_ABSENT_DISCARDED)
+		v->tier.absent.granules = 0;
 	ch_index_discard(&v->tier, first, count);
+	v->tier.absent.granules = granules;
 	for (i = 0; i < v->shape.log_blocks; i++)
 		if (v->mirror[i].lba >= first && v->mirror[i].lba < first + count)
 			v->mirror[i].tag = SIM_TAG_ANY;

@@ -131,6 +131,11 @@ static void destage(struct rig *r)
 	assert_int_equal(ch_log_used(&r->t), 0);
 }
 
+static bool in_log(const struct rig *r, u64 lba)
+{
+	return ch_index_find(&r->t, lba, CH_POS_NEWEST) != CH_POS_NONE;
+}
+
 static void there_by_the_log_then_by_the_map(void **state)
 {
 	struct rig *r = *state;
@@ -149,6 +154,29 @@ static void there_by_the_log_then_by_the_map(void **state)
 	assert_false(ch_absent(&r->t, 11));
 	assert_true(ch_absent(&r->t, 12));
 	assert_int_equal(r->t.absent.left, VOL / 4 - 1);
+}
+
+/* Else it would be absent again behind the tail, or be read from where nothing was ever put. */
+static void discard_takes_nothing_that_only_the_log_has(void **state)
+{
+	struct rig *r = *state;
+
+	write_durable(r, 8, 4);
+	write_durable(r, 12, 4);
+	ch_index_discard(&r->t, 8, 4);
+	ch_index_discard(&r->t, 13, 1);
+	for (u64 lba = 8; lba < 16; lba++)
+		assert_true(in_log(r, lba));
+	destage(r);
+	reboot(r);
+	assert_false(ch_absent(&r->t, 8));
+	assert_false(ch_absent(&r->t, 13));
+	assert_int_equal(r->t.absent.left, VOL / 4 - 2);
+
+	/* From now on the slow device has something for it: a discard is one again. */
+	write_durable(r, 9, 1);
+	ch_index_discard(&r->t, 9, 1);
+	assert_false(in_log(r, 9));
 }
 
 static void nothing_is_absent_behind_the_map(void **state)
@@ -185,6 +213,7 @@ int main(void)
 {
 	static const struct CMUnitTest tests[] = {
 		TEST(there_by_the_log_then_by_the_map),
+		TEST(discard_takes_nothing_that_only_the_log_has),
 		TEST(nothing_is_absent_behind_the_map),
 	};
 
