@@ -172,9 +172,10 @@ class Bench:
         os.fsync(handle)
         os.close(handle)
 
-    def verify(self, seed, journal, tail=False):
-        """{acks, changes, lost, wrong, gaps, said}"""
+    def verify(self, seed, journal, tail=False, until=None):
+        """{acks, late, changes, lost, wrong, gaps, said}; until: records before the power went, None: all."""
         words = (["prefix"] if self.kind == "raw" and self.target.prefix else []) + (["tail"] if tail else [])
+        words += [f"until={until}"] if until is not None else []
         done = subprocess.run(["cut_verify", *self.place(seed), journal, *words], stdin=subprocess.DEVNULL,
                               capture_output=True, timeout=300, check=False)
         said = done.stderr.decode(errors="replace")

@@ -93,6 +93,7 @@ class Room:
         self.lie = options.lie
         self.is_control = options.until_lost
         self.cuts = 0
+        self.until = None
 
     def open(self, rng):
         """Ready for work: made anew now and then, else as the last cut left it."""
@@ -122,6 +123,8 @@ def cut_under_load(room, rng, seed, journal):
         stirring = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                     stderr=subprocess.DEVNULL)
         goes_on = worker.wait_for(worker.records() + rng.choice([20, 100, 200]), rng.uniform(0.1, 0.6))
+    # Who asks a dead machine gets no answer that counts, but what it says may reach the journal.
+    room.until = worker.records()
     room.power.cut(seed)
     said = worker.end()
     if stirring:
@@ -144,6 +147,7 @@ def cut_at_rest(room, rng, seed, journal):
 def work_and_cut(room, rng, seed, journal):
     """What the cut did to the disks."""
     room.bench.prepare(seed)
+    room.until = None
     at_rest = rng.random() < (1 if room.is_control else 0.3)
     (cut_at_rest if at_rest else cut_under_load)(room, rng, seed, journal)
     room.bench.down()
@@ -192,7 +196,7 @@ def one_cut(room, seed, journal, log):
             event["fsck"] = f"it does not come back: {error}"
             raise
         done("recover")
-        event.update(bench.verify(seed, journal))
+        event.update(bench.verify(seed, journal, until=room.until))
         done("verify")
         bench.unmount()
         event["fsck"] = bench.fsck()
