@@ -206,6 +206,12 @@ static struct bio *io_bio(struct ch_batch *b, struct block_device *bdev, u64 blo
 	return bio;
 }
 
+/* It fits: a region has no more blocks than a bio has room for. Neighbours become one segment. */
+static void io_add(struct bio *bio, struct page *page)
+{
+	WARN_ON_ONCE(bio_add_page(bio, page, CH_BLOCK_SIZE, 0) != CH_BLOCK_SIZE);
+}
+
 static void io_submit(struct ch_batch *b, struct bio *bio)
 {
 	atomic_inc(&b->pending);
@@ -424,7 +430,7 @@ static void run_write(struct ch_batch *b, u32 first, u32 nr)
 		io_bio(b, b->vol->slow->bdev, b->vol->tier.geo.data_start + lba, REQ_OP_WRITE);
 
 	for (u32 i = 0; i < nr; i++)
-		(void)bio_add_page(bio, window_page(b, first + i), CH_BLOCK_SIZE, 0);
+		io_add(bio, window_page(b, first + i));
 	io_submit(b, bio);
 	count_write(b->vol, lba, nr);
 }
@@ -455,7 +461,7 @@ static void span_io(struct ch_batch *b, struct span *span, blk_opf_t opf)
 		io_bio(b, b->vol->slow->bdev, b->vol->tier.geo.data_start + span->lba, opf);
 
 	for (u32 i = 0; i < span->blocks; i++)
-		(void)bio_add_page(bio, span_page(span, i), CH_BLOCK_SIZE, 0);
+		io_add(bio, span_page(span, i));
 	io_submit(b, bio);
 }
 
