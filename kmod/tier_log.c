@@ -317,7 +317,9 @@ static enum next choose(struct ch_volume *vol, struct ch_buffer **ret_buf, struc
 			ch_seal_open(vol);
 		return NEXT_NOTHING;
 	}
-	ch_throttle_tail(&vol->throttle, vol->tier.tail.pos, ktime_get_ns());
+	/* On its way it moves in steps between which no time passes: they are no speed. */
+	if (vol->tier.tail.pos == vol->tier.tail_next.pos)
+		ch_throttle_tail(&vol->throttle, vol->tier.tail.pos, ktime_get_ns());
 	ready = vol->commit.queued && !waits(vol);
 	if (!vol->marker_wanted)
 		push = ch_push_next(vol, ready, pressure(vol));
