@@ -7,6 +7,7 @@
  *
  * -DMUTANT_TWO_LOOKS: how long to sleep is asked by a second look, as it once was: the time that held
  * the write may be up by then, and nobody kicks. -DMUTANT_NO_KICK: a writer's first write is not told.
+ * -DMUTANT_BUSY: a thread that holds a write looks again at once, and so does nothing else.
  */
 #define WRITERS 2
 #define WRITES	2
@@ -30,7 +31,9 @@ inline choose()
 	if
 	:: queued > 0 && !held -> inflight = queued; queued = 0
 	:: queued > 0 && held ->
-#ifndef MUTANT_TWO_LOOKS
+#ifdef MUTANT_BUSY
+		look = now
+#elif !defined(MUTANT_TWO_LOOKS)
 		look = (now < gather_end -> gather_end : NEVER)
 #endif
 	:: else -> skip
