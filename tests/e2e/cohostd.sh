@@ -147,7 +147,7 @@ same "the admin socket is root's" "$(stat -c '%a %U' "$tmp/run/admin.sock")" "60
 "$ctl" -j status >"$tmp/out" 2>&1
 same "cohostctl status" "$?" 0
 
-for kind in edge sync admin; do
+for kind in edge door sync admin; do
 	status=/proc/$(worker $kind)/status
 	same "$kind: not root, no capability, no way back" \
 		"$(awk '/^Uid:/{print ($2 && $3 && $4 && $5) ? "user" : "root"}
@@ -172,7 +172,7 @@ before=$(inode 8080)
 clients=$!
 kills=0
 while kill -0 "$clients" 2>/dev/null; do
-	for kind in edge sync admin; do
+	for kind in edge door sync admin; do
 		old=$(worker $kind)
 		if [ -n "$old" ] && kill -KILL "$old" 2>/dev/null; then kills=$((kills + 1)); fi
 		wait_until 5 running $kind "${old:-0}" || echo "# $kind did not come back"
@@ -187,7 +187,7 @@ same "the listening socket is the same" "$(inode 8080)" "$before"
 wait_until 10 answers
 same "the edge answers again" "$(code $url/none)" 404
 all_run() {
-	[ "$(admin -d '{}' http://x/v1/supervisor/status | grep -o '"running"' | wc -l)" = 3 ]
+	[ "$(admin -d '{}' http://x/v1/supervisor/status | grep -o '"running"' | wc -l)" = 4 ]
 }
 check "all workers run again, says the daemon" wait_until 15 all_run
 check "and it counted the restarts" \

@@ -76,7 +76,7 @@ static void begin(struct bench *b, uint64_t seed)
 	fd = listen_any(&addr);
 	b->client_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(connect(b->client_fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-	ch_conn_create(l, accept(fd, NULL, NULL));
+	ch_conn_create(l, accept(fd, NULL, NULL), NULL, true);
 	close(fd);
 }
 

@@ -25,14 +25,19 @@
 #include "cohostd/edge/keep.h"
 #include "cohostd/ipc/worker.h"
 
-#define MANY	   24 /* more than are closed between two looks at the queue */
-#define SUCCESSORS 50000
+#define MANY	    24 /* more than are closed between two looks at the queue */
+#define SUCCESSORS  50000
+#define CLIENTS_MAX 600
 
 struct bench {
 	struct ch_edge edge;
 	struct ch_worker worker;
 	struct ch_keep *keep;
-	int client_fd, server_fd; /* one connection, parked many times */
+	int listen_fd;
+	struct sockaddr_in addr;
+	int client_fd, server_fd; /* the first connection */
+	int clients[CLIENTS_MAX]; /* ends of the others */
+	unsigned int clients_count;
 	struct ch_kept *kept[CH_KEEP_CONNS_MAX];
 	unsigned int count;
 };
@@ -48,21 +53,26 @@ static void name_fd(struct bench *b, const char *name, int fd)
 	b->worker.fds[i].fd = fd;
 }
 
+static int connection(const struct bench *b, int *ret_client_fd)
+{
+	*ret_client_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(connect(*ret_client_fd, (struct sockaddr *)&b->addr, sizeof(b->addr)), 0);
+	return accept(b->listen_fd, NULL, NULL);
+}
+
 static void begin(struct bench *b, int room_bytes)
 {
-	struct sockaddr_in addr = {.sin_family = AF_INET,
-				   .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
-	socklen_t len = sizeof(addr);
-	int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), pair[2];
+	socklen_t len = sizeof(b->addr);
+	int pair[2];
 
 	memset(b, 0, sizeof(*b));
-	assert_int_equal(bind(fd, (struct sockaddr *)&addr, len), 0);
-	assert_int_equal(listen(fd, 1), 0);
-	assert_int_equal(getsockname(fd, (struct sockaddr *)&addr, &len), 0);
-	b->client_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-	assert_int_equal(connect(b->client_fd, (struct sockaddr *)&addr, len), 0);
-	b->server_fd = accept(fd, NULL, NULL);
-	close(fd);
+	b->addr = (struct sockaddr_in){.sin_family = AF_INET,
+				       .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+	b->listen_fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	assert_int_equal(bind(b->listen_fd, (struct sockaddr *)&b->addr, len), 0);
+	assert_int_equal(listen(b->listen_fd, 1), 0);
+	assert_int_equal(getsockname(b->listen_fd, (struct sockaddr *)&b->addr, &len), 0);
+	b->server_fd = connection(b, &b->client_fd);
 	assert_int_equal(
 		socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, pair), 0);
 	if (room_bytes)
@@ -80,26 +90,30 @@ static void end(struct bench *b)
 	ch_keep_destroy(b->keep);
 	for (unsigned int i = 0; i < b->worker.fds_count; i++)
 		close(b->worker.fds[i].fd);
+	while (b->clients_count > 0)
+		close(b->clients[--b->clients_count]);
 	close(b->client_fd);
 	close(b->server_fd);
+	close(b->listen_fd);
 }
 
-/* Parks until it is refused, or `max` times. */
+/* Parks connections until one is refused, or there are `max`. */
 static int park(struct bench *b, unsigned int max)
 {
 	int err = 0;
 
 	while (b->count < max && err == 0) {
-		err = ch_keep_add(b->keep, b->server_fd, "l", &b->kept[b->count]);
-		b->count += err == 0;
+		int fd;
+
+		assert_true(b->clients_count < CLIENTS_MAX);
+		fd = connection(b, &b->clients[b->clients_count++]);
+		err = ch_keep_add(b->keep, fd, "l", &b->kept[b->count]);
+		if (err == 0)
+			b->count++;
+		else
+			close(fd);
 	}
 	return err;
-}
-
-static void close_copy(const struct bench *b, int fd)
-{
-	if (fd != b->server_fd)
-		close(fd);
 }
 
 static void close_last(struct bench *b, unsigned int n)
@@ -109,7 +123,7 @@ static void close_last(struct bench *b, unsigned int n)
 		int fd = k->fd;
 
 		ch_kept_close(b->keep, k);
-		close_copy(b, fd);
+		close(fd);
 	}
 }
 
@@ -123,7 +137,7 @@ static void on_restored(struct ch_edge *edge, int fd, struct ch_kept *kept)
 static unsigned int successor(struct bench *b)
 {
 	while (b->count > 0)
-		close_copy(b, b->kept[--b->count]->fd);
+		close(b->kept[--b->count]->fd);
 	ch_keep_destroy(b->keep);
 	assert_int_equal(ch_keep_create(&b->edge, &b->keep), 0);
 	restored_count = 0;
@@ -204,9 +218,10 @@ static void twice(void **state)
 
 	begin(&b, 0);
 	for (unsigned int i = 0; i < 3; i++) {
-		int fds[2] = {b.server_fd, -1};
+		int fds[2];
 
 		assert_int_equal(park(&b, 4 * (i + 1)), 0);
+		fds[0] = b.kept[i]->fd;
 		fds[1] = b.kept[i]->memfd;
 		bank_send(&b, b.kept[i]->page->id, fds);
 	}
@@ -255,7 +270,7 @@ static void sending(void **state)
 		_exit(0);
 	}
 	assert_true(pid > 0);
-	assert_int_equal(park(&b, 1), 0);
+	assert_int_equal(ch_keep_add(b.keep, dup(b.server_fd), "l", &b.kept[b.count++]), 0);
 	for (int i = 0; i < SUCCESSORS; i++) {
 		ssize_t n = recv(b.server_fd, piece, sizeof(piece), 0);
 

@@ -84,7 +84,7 @@ static void clients_connect(struct bench *b)
 
 		c->fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
 		assert_int_equal(connect(c->fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
-		ch_conn_create(&b->edge.listeners[0], accept(fd, NULL, NULL));
+		ch_conn_create(&b->edge.listeners[0], accept(fd, NULL, NULL), NULL, true);
 	}
 	close(fd);
 }

@@ -63,7 +63,7 @@ static int run_worker(const char *name)
 {
 	enum ch_target kind;
 
-	for (kind = CH_TARGET_EDGE; kind <= CH_TARGET_ADMIN; kind++) {
+	for (kind = CH_TARGET_EDGE; kind < CH_TARGETS; kind++) {
 		if (!strcmp(name, ch_target_name(kind)))
 			return ch_worker_main(kind);
 	}

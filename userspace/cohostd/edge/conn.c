@@ -138,15 +138,15 @@ static struct ch_conn *conn_alloc(struct ch_listener *listener, int fd)
 	return c;
 }
 
-/*
- * The first byte tells whether an encoder speaks: then the connection is parked, if
- * there is room. False: there is no byte yet.
- */
-static bool park(struct ch_listener *l, int fd, struct ch_kept **ret)
+bool ch_conn_park(struct ch_listener *l, int fd, struct ch_kept **ret)
 {
 	char first;
-	ssize_t n = recv(fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
+	ssize_t n;
 
+	*ret = NULL;
+	if (!l->ingest || !l->edge->keep)
+		return true;
+	n = recv(fd, &first, 1, MSG_PEEK | MSG_DONTWAIT);
 	if (n == 1 && (first == 'P' || first == 'D'))
 		(void)ch_keep_add(l->edge->keep, fd, l->address, ret);
 	return n >= 0 || errno != EAGAIN;
@@ -162,19 +162,13 @@ static void set_kept(struct ch_conn *c, struct ch_kept *kept)
 	c->rx_size = CH_KEEP_BUF_SIZE;
 }
 
-/* Parks first of all: a worker killed before that takes the connection along. */
-void ch_conn_create(struct ch_listener *listener, int fd)
+void ch_conn_create(struct ch_listener *listener, int fd, struct ch_kept *kept, bool peeked)
 {
 	struct ch_edge *edge = listener->edge;
-	struct ch_kept *kept = NULL;
 	struct ch_conn *c = NULL;
-	bool peeked = true;
 
-	if (edge->conns_count < CH_EDGE_CONNS_MAX) {
-		if (listener->ingest && edge->keep)
-			peeked = park(listener, fd, &kept);
+	if (edge->conns_count < CH_EDGE_CONNS_MAX)
 		c = conn_alloc(listener, fd);
-	}
 	if (!c) {
 		if (kept) {
 			(void)shutdown(fd, SHUT_RDWR);
@@ -316,7 +310,7 @@ static void on_peeked(struct ch_conn *c)
 {
 	struct ch_kept *kept = NULL;
 
-	c->peeked = park(c->listener, c->fd, &kept);
+	c->peeked = ch_conn_park(c->listener, c->fd, &kept);
 	set_kept(c, kept);
 	rx_start(c);
 }

@@ -112,8 +112,13 @@ struct ch_conn {
 	uint16_t status;
 };
 
-/* Takes over the accepted socket. */
-void ch_conn_create(struct ch_listener *listener, int fd);
+/*
+ * The first byte of an accepted socket tells whether an encoder speaks: then it is
+ * parked, if there is room (else *ret is NULL). False: there is no byte yet.
+ */
+bool ch_conn_park(struct ch_listener *l, int fd, struct ch_kept **ret);
+/* Takes over the socket and its parking (or NULL); `peeked` as ch_conn_park() said. */
+void ch_conn_create(struct ch_listener *listener, int fd, struct ch_kept *kept, bool peeked);
 /* Goes on with a connection of a predecessor; takes over fd and kept. */
 int ch_conn_resume(struct ch_listener *listener, int fd, struct ch_kept *kept);
 void ch_conn_get(struct ch_conn *c);

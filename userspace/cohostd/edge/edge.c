@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "cohostd/edge/conn.h"
+#include "cohostd/edge/door.h"
 #include "cohostd/edge/index.h"
 #include "cohostd/edge/ingest.h"
 #include "cohostd/edge/keep.h"
@@ -139,6 +140,7 @@ int ch_edge_main(struct ch_worker *w)
 	if ((err = ch_cache_index_create(edge, &edge->index)) < 0 ||
 	    (err = ch_promote_create(edge, &edge->promote)) < 0 ||
 	    (err = ch_keep_create(edge, &edge->keep)) < 0 ||
+	    (err = ch_door_create(edge, &edge->door)) < 0 ||
 	    (err = ch_worker_serve(w, edge->ring, verbs, on_stop, edge)) < 0) {
 		(void)ch_error_set(&e, err, "the edge worker cannot start: %s", strerror(-err));
 		goto out;
@@ -154,10 +156,12 @@ out:
 	if (edge->ring) {
 		ch_pull_exit(edge);
 		ch_promote_destroy(edge->promote);
+		edge->promote = NULL; /* what is promoted goes on being answered */
 		ch_store_destroy(edge->store);
 		ch_ring_destroy(edge->ring);
 	}
 	ch_cache_index_destroy(edge->index);
+	ch_door_destroy(edge->door);
 	ch_keep_destroy(edge->keep);
 	ch_sites_destroy(edge);
 	free(edge);

@@ -3,7 +3,7 @@
  * The edge worker: what its parts share. One process, one ring, one thread; so no
  * locks. edge.c owns the struct and wires the parts together:
  *
- *	listener where clients come from
+ *	listener where clients come from; door: the same where encoders come
  *	conn     a client's connection: request heads, bodies, answers in order
  *	reply    heads of answers; bodies from files and from growing objects
  *	serve    GET/HEAD of an ingest site from its directory
@@ -31,6 +31,7 @@ struct ch_cache_index;
 struct ch_store;
 struct ch_promote;
 struct ch_keep;
+struct ch_door;
 
 #define CH_EDGE_CONNS_MAX     4096
 #define CH_EDGE_LISTENERS_MAX 64
@@ -49,7 +50,8 @@ struct ch_edge {
 	struct ch_store *store; /* NULL: no pulled-through site */
 	struct ch_promote *promote;
 	struct ch_keep *keep;
-	uint64_t temp_next; /* names of temporary files */
+	struct ch_door *door; /* NULL: every connection is accepted here */
+	uint64_t temp_next;   /* names of temporary files */
 	bool stopping;
 	struct ch_timer stop_timer;
 };

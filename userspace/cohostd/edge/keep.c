@@ -22,11 +22,11 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
-#include <sys/random.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
 #include "cohostd/edge/edge.h"
+#include "cohostd/ipc/fd_queue.h"
 #include "cohostd/ipc/worker.h"
 #include "lib/log.h"
 
@@ -84,62 +84,15 @@ static unsigned int bank_count(const struct ch_keep *keep)
 
 static int bank_put(const struct ch_keep *keep, const struct ch_kept *k)
 {
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(2 * sizeof(int))];
-	} control;
-	struct iovec iov = {&k->page->id, sizeof(k->page->id)};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = &control,
-			     .msg_controllen = sizeof(control)};
-	struct cmsghdr *cmsg;
-	int fds[2] = {k->fd, k->memfd};
+	const int fds[] = {k->fd, k->memfd};
 
-	memset(&control, 0, sizeof(control));
-	cmsg = CMSG_FIRSTHDR(&msg);
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_RIGHTS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(fds));
-	memcpy(CMSG_DATA(cmsg), fds, sizeof(fds));
-	return sendmsg(keep->tx, &msg, MSG_DONTWAIT | MSG_NOSIGNAL) < 0 ? -errno : 0;
+	return ch_fd_queue_put(keep->tx, &k->page->id, sizeof(k->page->id), fds, 2);
 }
 
 /* Whose the first entry is. */
 static bool bank_first(const struct ch_keep *keep, uint64_t *ret_id)
 {
 	return recv(keep->rx, ret_id, sizeof(*ret_id), MSG_PEEK | MSG_DONTWAIT) > 0;
-}
-
-/* The same with copies of its descriptors, -1 where there are none. */
-static int bank_peek(const struct ch_keep *keep, uint64_t *ret_id, int ret_fds[2])
-{
-	union {
-		struct cmsghdr align;
-		char bytes[CMSG_SPACE(2 * sizeof(int))];
-	} control;
-	struct iovec iov = {ret_id, sizeof(*ret_id)};
-	struct msghdr msg = {.msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = &control,
-			     .msg_controllen = sizeof(control)};
-	struct cmsghdr *cmsg;
-
-	ret_fds[0] = ret_fds[1] = -1;
-	if (recvmsg(keep->rx, &msg, MSG_PEEK | MSG_DONTWAIT | MSG_CMSG_CLOEXEC) <= 0)
-		return -errno;
-	cmsg = CMSG_FIRSTHDR(&msg);
-	if (cmsg && cmsg->cmsg_type == SCM_RIGHTS && cmsg->cmsg_len == CMSG_LEN(2 * sizeof(int)))
-		memcpy(ret_fds, CMSG_DATA(cmsg), 2 * sizeof(int));
-	/* they are there, but this process may not have so many */
-	return msg.msg_flags & MSG_CTRUNC ? -EMFILE : 0;
-}
-
-static void bank_drop(const struct ch_keep *keep)
-{
-	uint64_t id;
-
-	(void)recv(keep->rx, &id, sizeof(id), MSG_DONTWAIT);
 }
 
 /* Each worker has a bank of its own, as only its successor may take its connections. */
@@ -152,7 +105,7 @@ static int bank_fd(const struct ch_worker *w, const char *end)
 }
 
 /* Memory for the next connection, ready before it comes; NULL when there is none. */
-static struct ch_kept *kept_create(struct ch_keep *keep)
+static struct ch_kept *kept_create(void)
 {
 	struct ch_kept *k = NULL;
 	int memfd = memfd_create("cohost-conn", MFD_CLOEXEC);
@@ -166,8 +119,6 @@ static struct ch_kept *kept_create(struct ch_keep *keep)
 		return NULL;
 	}
 	k->page->magic = MAGIC;
-	if (getrandom(&k->page->id, sizeof(k->page->id), 0) < 0)
-		k->page->id = (uint64_t)(uintptr_t)k ^ ch_ring_now_ns(keep->edge->ring);
 	return k;
 }
 
@@ -185,7 +136,7 @@ int ch_keep_create(struct ch_edge *edge, struct ch_keep **ret)
 	keep->edge = edge;
 	keep->rx = rx;
 	keep->tx = tx;
-	keep->spare = kept_create(keep);
+	keep->spare = kept_create();
 	*ret = keep;
 	return 0;
 }
@@ -228,6 +179,14 @@ static void list_add(struct ch_keep *keep, struct ch_kept *k)
 	keep->list = k;
 }
 
+/* The kernel's name of a socket, the same for whoever holds a copy of it. */
+static int socket_id(int fd, uint64_t *ret)
+{
+	socklen_t len = sizeof(*ret);
+
+	return getsockopt(fd, SOL_SOCKET, SO_COOKIE, ret, &len) < 0 ? -errno : 0;
+}
+
 int ch_keep_add(struct ch_keep *keep, int fd, const char *listener, struct ch_kept **ret)
 {
 	struct ch_kept *k = keep->spare;
@@ -236,13 +195,15 @@ int ch_keep_add(struct ch_keep *keep, int fd, const char *listener, struct ch_ke
 	if (keep->parked >= CH_KEEP_CONNS_MAX)
 		return -ENOBUFS;
 	if (!k)
-		k = kept_create(keep);
+		k = kept_create();
 	if (!k)
 		return -ENOMEM;
 	(void)snprintf(k->page->listener, sizeof(k->page->listener), "%s", listener);
 	k->fd = fd;
-	err = bank_put(keep, k);
-	keep->spare = err < 0 ? k : kept_create(keep);
+	err = socket_id(fd, &k->page->id);
+	if (err == 0)
+		err = bank_put(keep, k);
+	keep->spare = err < 0 ? k : kept_create();
 	if (err < 0)
 		return err;
 	list_add(keep, k);
@@ -269,9 +230,10 @@ static int adopt_first(struct ch_keep *keep, struct ch_kept **ret)
 {
 	struct ch_kept *k = NULL;
 	uint64_t id;
-	int fds[2], err = bank_peek(keep, &id, fds);
+	int fds[2];
+	ssize_t n = ch_fd_queue_peek(keep->rx, &id, sizeof(id), fds, 2);
 
-	if (err == 0 && fds[1] >= 0)
+	if (n == sizeof(id) && fds[1] >= 0)
 		k = kept_map(fds[1]);
 	if (k && !page_closed(k->page) && k->page->id == id) {
 		k->fd = fds[0];
@@ -286,7 +248,7 @@ static int adopt_first(struct ch_keep *keep, struct ch_kept **ret)
 	if (fds[0] >= 0)
 		close(fds[0]);
 	*ret = NULL;
-	return err;
+	return n < 0 ? (int)n : 0;
 }
 
 /* The first entry goes to the end of the queue. */
@@ -294,7 +256,7 @@ static void put_back(struct ch_keep *keep, struct ch_kept *k)
 {
 	int err = bank_put(keep, k);
 
-	bank_drop(keep);
+	ch_fd_queue_drop(keep->rx);
 	if (err == 0)
 		return;
 	/* there was no room for two; now there is (killed just here, this one is lost) */
@@ -327,7 +289,7 @@ static void rotate(struct ch_keep *keep, bool adopt)
 			k->round = keep->round;
 			put_back(keep, k);
 		} else {
-			bank_drop(keep);
+			ch_fd_queue_drop(keep->rx);
 		}
 	}
 	keep->closed = 0;
@@ -434,6 +396,13 @@ void ch_keep_restore(struct ch_keep *keep, ch_keep_fn fn)
 		ch_kept_close(keep, k);
 		close(fd);
 	}
+}
+
+bool ch_keep_has(const struct ch_keep *keep, int fd)
+{
+	uint64_t id;
+
+	return keep && socket_id(fd, &id) == 0 && find(keep, id);
 }
 
 bool ch_keep_uses_temp(const struct ch_keep *keep, const char *temp)

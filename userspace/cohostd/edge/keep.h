@@ -60,7 +60,7 @@ struct ch_kept_state {
 /* The shared memory. */
 struct ch_kept_page {
 	uint64_t magic;
-	uint64_t id;
+	uint64_t id; /* the socket's cookie (SO_COOKIE) */
 	char listener[128];
 	uint32_t current; /* which of the two states counts; switched with release order */
 	struct ch_kept_state state[2];
@@ -88,6 +88,9 @@ void ch_keep_destroy(struct ch_keep *keep);
 
 /* Parks a fresh connection. -ENOBUFS, -ENOMEM...: it goes on without. */
 int ch_keep_add(struct ch_keep *keep, int fd, const char *listener, struct ch_kept **ret);
+
+/* Is it parked already, as another copy of this socket? */
+bool ch_keep_has(const struct ch_keep *keep, int fd);
 
 /* The state that counts, and where to write the next one. */
 const struct ch_kept_state *ch_kept_state(const struct ch_kept *k);

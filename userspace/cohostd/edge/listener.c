@@ -1,36 +1,31 @@
 // SPDX-License-Identifier: MIT
 /*
- * Accepting. Where viewers come only, the ring does it (multishot). Where encoders
- * come, a connection must not be lost with a killed worker: there it is accepted and
- * parked one by one ("door").
+ * Accepting, by the ring (multishot), where viewers come only. Where encoders come, a
+ * connection must not be lost with a killed worker: see door.h.
  */
 #include "cohostd/edge/listener.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
-#include <poll.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 
 #include "cohostd/edge/conn.h"
+#include "cohostd/edge/door.h"
 #include "cohostd/edge/edge.h"
 #include "cohostd/edge/site.h"
 #include "cohostd/ipc/worker.h"
 #include "lib/log.h"
 
 #define ACCEPT_RETRY_MS 100
-#define DOOR_BATCH	64 /* connections between two looks at the ring */
-#define DEFER_S		5
 
-static void accept_start(struct ch_listener *l);
+static void on_accept(struct ch_op *op, int res, uint32_t flags);
 
-/* Are there connections that must outlive us? */
-static bool door_needed(const struct ch_listener *l)
+static void accept_start(struct ch_listener *l)
 {
-	return l->ingest && l->edge->keep;
+	ch_ring_accept(l->edge->ring, &l->op, on_accept, l->fd);
 }
 
 static void on_accept_retry(struct ch_timer *timer)
@@ -45,51 +40,26 @@ static void accept_later(struct ch_listener *l, int err)
 	ch_timer_after_ms(l->edge->ring, &l->retry, on_accept_retry, ACCEPT_RETRY_MS);
 }
 
+static void take(struct ch_listener *l, int fd)
+{
+	struct ch_kept *kept;
+	bool peeked = ch_conn_park(l, fd, &kept);
+
+	ch_conn_create(l, fd, kept, peeked);
+}
+
 static void on_accept(struct ch_op *op, int res, uint32_t flags)
 {
 	struct ch_listener *l = ch_container_of(op, struct ch_listener, op);
 
 	if (res >= 0)
-		ch_conn_create(l, res);
+		take(l, res);
 	if ((flags & CH_OP_MORE) || l->edge->stopping)
 		return;
 	if (res >= 0)
 		accept_start(l);
 	else
 		accept_later(l, -res);
-}
-
-/*
- * The ring would accept all that wait before we see the first of them, and a kill
- * meanwhile would take them along. So each is parked before the next is accepted.
- */
-static void on_door(struct ch_op *op, int res, uint32_t flags)
-{
-	struct ch_listener *l = ch_container_of(op, struct ch_listener, op);
-
-	if (l->edge->stopping)
-		return;
-	for (int i = 0; i < DOOR_BATCH; i++) {
-		int fd = accept4(l->fd, NULL, NULL, SOCK_CLOEXEC);
-
-		if (fd >= 0) {
-			ch_conn_create(l, fd);
-		} else if (errno == EAGAIN) {
-			break;
-		} else if (errno != ECONNABORTED && errno != EINTR) {
-			accept_later(l, errno);
-			return;
-		}
-	}
-	accept_start(l);
-}
-
-static void accept_start(struct ch_listener *l)
-{
-	if (door_needed(l))
-		ch_ring_poll(l->edge->ring, &l->op, on_door, l->fd, POLLIN);
-	else
-		ch_ring_accept(l->edge->ring, &l->op, on_accept, l->fd);
 }
 
 /* One listener per address that a site names; the supervisor has made the sockets. */
@@ -123,33 +93,30 @@ int ch_listeners_create(struct ch_edge *edge, struct ch_error *e)
 }
 
 /*
- * A connection is parked when its first byte shows an encoder (keep.h). Until that
- * byte is there the kernel shall keep it, with the listening socket that outlives us:
- * an encoder that is slow to speak would be lost with a killed worker. The fast path
- * sees such a connection only with its second request.
- *
- * Set either way: the socket may come from a worker with another configuration.
+ * Where another process accepts (door.h) nothing is to be done here. Elsewhere no
+ * client shall be made to speak first; the socket may come from a worker with another
+ * configuration.
  */
-static void door_prepare(struct ch_listener *l)
+static void listener_start(struct ch_listener *l)
 {
-	int flags = fcntl(l->fd, F_GETFL), wait_s = door_needed(l) ? DEFER_S : 0;
+	int off = 0;
 
-	(void)setsockopt(l->fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &wait_s, sizeof(wait_s));
-	/* another worker may be faster at the same door */
-	if (flags >= 0 && !(flags & O_NONBLOCK))
-		(void)fcntl(l->fd, F_SETFL, flags | O_NONBLOCK);
+	if (l->ingest && l->edge->door)
+		return;
+	(void)setsockopt(l->fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &off, sizeof(off));
+	accept_start(l);
 }
 
 void ch_listeners_start(struct ch_edge *edge)
 {
-	for (unsigned int i = 0; i < edge->listeners_count; i++) {
-		door_prepare(&edge->listeners[i]);
-		accept_start(&edge->listeners[i]);
-	}
+	for (unsigned int i = 0; i < edge->listeners_count; i++)
+		listener_start(&edge->listeners[i]);
+	ch_door_start(edge->door);
 }
 
 void ch_listeners_stop(struct ch_edge *edge)
 {
+	ch_door_stop(edge->door);
 	for (unsigned int i = 0; i < edge->listeners_count; i++) {
 		ch_timer_stop(edge->ring, &edge->listeners[i].retry);
 		ch_ring_cancel(edge->ring, &edge->listeners[i].op);

@@ -39,7 +39,9 @@ enum ch_target {
 	CH_TARGET_EDGE,
 	CH_TARGET_SYNC,
 	CH_TARGET_ADMIN,
+	CH_TARGET_DOOR,
 };
+#define CH_TARGETS (CH_TARGET_DOOR + 1) /* size of an array by kind */
 /* Several workers of one kind are told apart by the instance. */
 #define CH_TARGET(kind, instance) ((uint32_t)(kind) | (uint32_t)(instance) << 8)
 #define CH_TARGET_KIND(t)	  ((enum ch_target)((t)&0xff))

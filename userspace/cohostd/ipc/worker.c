@@ -506,6 +506,7 @@ static const struct {
 	{CH_TARGET_EDGE, "cohostd-edge", ch_edge_main},
 	{CH_TARGET_SYNC, "cohostd-sync", ch_sync_main},
 	{CH_TARGET_ADMIN, "cohostd-admin", ch_admin_main},
+	{CH_TARGET_DOOR, "cohostd-door", ch_door_main},
 };
 
 static int run_entry(struct ch_worker *w)

@@ -27,6 +27,7 @@
  *        key_file) or "passphrase" (text of passphrase_file), null when not given,
  *        and "key_error" (text or null) when a file could not be read
  *  admin: {"edge_workers":N}
+ *  door: {"listen":[..]}: the addresses at which encoders come
  *
  * When the supervisor goes away the process exits (control channel closed, and
  * PR_SET_PDEATHSIG for good measure).
@@ -66,6 +67,7 @@ struct ch_worker {
 int ch_edge_main(struct ch_worker *w);
 int ch_sync_main(struct ch_worker *w);
 int ch_admin_main(struct ch_worker *w);
+int ch_door_main(struct ch_worker *w);
 
 /* The descriptor of this name ("listen:0.0.0.0:8080", "dir:live"), or -1. It stays the
  * worker's for its life. */

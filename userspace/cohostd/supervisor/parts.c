@@ -83,18 +83,36 @@ static json_t *sync_part(const json_t *config)
 	json_t *volumes = json_deep_copy(json_object_get(config, "volumes"));
 	size_t i;
 
-	json_array_foreach(remotes, i, it)
-	{
+	json_array_foreach(remotes, i, it) {
 		add_text(it, ch_json_str(it, "secret_key_file"), "secret_key", "secret_key_error");
 	}
-	json_array_foreach(volumes, i, it)
-	{
+	json_array_foreach(volumes, i, it) {
 		add_key(it);
 	}
 	return json_pack("{s:o,s:o}", "remotes", remotes, "volumes", volumes);
 }
 
-void ch_parts_make(const json_t *config, json_t *ret_parts[CH_TARGET_ADMIN + 1])
+/* The addresses at which encoders come, each once. */
+static json_t *door_part(const json_t *config)
+{
+	json_t *addresses = json_object(), *list = json_array();
+	const json_t *site, *value;
+	const char *address;
+	size_t i;
+
+	json_array_foreach(ch_json_array(config, "sites"), i, site) {
+		if (ch_json_str(site, "ingest"))
+			(void)json_object_set_new(addresses, ch_json_str(site, "listen"),
+						  json_true());
+	}
+	json_object_foreach((json_t *)addresses, address, value) {
+		(void)json_array_append_new(list, json_string(address));
+	}
+	json_decref(addresses);
+	return json_pack("{s:o}", "listen", list);
+}
+
+void ch_parts_make(const json_t *config, json_t *ret_parts[CH_TARGETS])
 {
 	const json_t *edge = json_object_get(config, "edge");
 
@@ -103,4 +121,5 @@ void ch_parts_make(const json_t *config, json_t *ret_parts[CH_TARGET_ADMIN + 1])
 	ret_parts[CH_TARGET_SYNC] = sync_part(config);
 	ret_parts[CH_TARGET_ADMIN] =
 		json_pack("{s:O}", "edge_workers", json_object_get(edge, "workers"));
+	ret_parts[CH_TARGET_DOOR] = door_part(config);
 }

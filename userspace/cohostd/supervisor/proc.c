@@ -36,7 +36,6 @@
 #define PING_NS		 (5 * CH_SEC_NS)
 #define PONG_NS		 (30 * CH_SEC_NS)
 #define FILES_MAX	 65536
-#define BANK_BUFFER	 (1024 * 1024)
 #define NEVER		 UINT64_MAX
 
 const char *ch_target_name(enum ch_target kind)
@@ -50,6 +49,8 @@ const char *ch_target_name(enum ch_target kind)
 		return "sync";
 	case CH_TARGET_ADMIN:
 		return "admin";
+	case CH_TARGET_DOOR:
+		return "door";
 	}
 	return "unknown";
 }
@@ -75,21 +76,12 @@ struct ch_proc *ch_proc_by_serial(struct ch_supervisor *s, uint64_t serial)
 
 static unsigned int instances_of(const struct ch_supervisor *s, enum ch_target kind)
 {
-	if (kind != CH_TARGET_EDGE)
+	if (kind == CH_TARGET_DOOR &&
+	    !json_array_size(json_object_get(s->parts[CH_TARGET_DOOR], "listen")))
+		return 0;
+	if (kind != CH_TARGET_EDGE && kind != CH_TARGET_DOOR)
 		return 1;
 	return (unsigned int)ch_json_u64(json_object_get(s->config, "edge"), "workers", 1);
-}
-
-static bool bank_create(int bank[2])
-{
-	int size = BANK_BUFFER;
-
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, bank)) {
-		bank[0] = bank[1] = -1;
-		return false;
-	}
-	(void)setsockopt(bank[1], SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof(size));
-	return true;
 }
 
 static struct ch_proc *add(struct ch_supervisor *s, enum ch_target kind, unsigned int instance)
@@ -101,7 +93,6 @@ static struct ch_proc *add(struct ch_supervisor *s, enum ch_target kind, unsigne
 	p->s = s;
 	p->kind = kind;
 	p->instance = instance;
-	p->bank[0] = p->bank[1] = -1;
 	ch_chan_init(&p->chan, -1);
 	p->next = s->procs;
 	s->procs = p;
@@ -180,13 +171,35 @@ static void give(struct ch_proc *p, const char *name, int fd)
 		ch_route_send(p, &head, name, strlen(name), &fd, 1);
 }
 
-static bool wants(enum ch_target kind, const char *name)
+/* "bank:rx:0" is of instance 0. */
+static bool is_queue_of(const char *name, const char *queue, unsigned int instance)
 {
-	if (!strcmp(name, "listen:admin"))
-		return kind == CH_TARGET_ADMIN;
-	if (!strcmp(name, "state"))
-		return kind == CH_TARGET_SYNC;
-	return kind == CH_TARGET_EDGE;
+	size_t len = strlen(queue);
+
+	return !strncmp(name, queue, len) && (unsigned int)atoi(name + len) == instance;
+}
+
+static bool wants(const struct ch_proc *p, const char *name)
+{
+	bool listens = !strncmp(name, "listen:", strlen("listen:"));
+
+	switch (p->kind) {
+	case CH_TARGET_ADMIN:
+		return !strcmp(name, "listen:admin");
+	case CH_TARGET_SYNC:
+		return !strcmp(name, "state");
+	case CH_TARGET_DOOR:
+		return (listens && strcmp(name, "listen:admin")) ||
+		       is_queue_of(name, "door:tx:", p->instance);
+	case CH_TARGET_EDGE:
+		return (listens && strcmp(name, "listen:admin")) || !strcmp(name, "cache_dir") ||
+		       !strncmp(name, "dir:", strlen("dir:")) ||
+		       is_queue_of(name, "bank:rx:", p->instance) ||
+		       is_queue_of(name, "bank:tx:", p->instance) ||
+		       is_queue_of(name, "door:rx:", p->instance);
+	default:
+		return false;
+	}
 }
 
 static void hand_over(struct ch_proc *p)
@@ -197,23 +210,16 @@ static void hand_over(struct ch_proc *p)
 	uint32_t instances = instances_of(s, p->kind);
 	const struct ch_fastpath_map *maps;
 	const struct ch_held_fd *h;
-	char name[CH_FD_NAME_MAX];
 	size_t i, count = 0;
 
 	for (h = s->held; h; h = h->next) {
-		if (h->used && wants(p->kind, h->name))
+		if (h->used && wants(p, h->name))
 			give(p, h->name, h->fd);
 	}
 	if (p->kind == CH_TARGET_EDGE) {
 		maps = s->fastpath ? ch_fastpath_maps(s->fastpath, &count) : NULL;
 		for (i = 0; i < count; i++)
 			give(p, maps[i].name, maps[i].fd);
-		if (p->bank[0] >= 0 || bank_create(p->bank)) {
-			(void)snprintf(name, sizeof(name), "bank:rx:%u", p->instance);
-			give(p, name, p->bank[0]);
-			(void)snprintf(name, sizeof(name), "bank:tx:%u", p->instance);
-			give(p, name, p->bank[1]);
-		}
 	}
 	ch_route_send(p, &start, &instances, sizeof(instances), NULL, 0);
 }
@@ -386,12 +392,14 @@ int ch_procs_create(struct ch_supervisor *s)
 		rc = create_kind(s, CH_TARGET_SYNC, 0);
 	if (!rc)
 		rc = create_kind(s, CH_TARGET_EDGE, 0);
+	if (!rc)
+		rc = create_kind(s, CH_TARGET_DOOR, 0);
 	return rc;
 }
 
 void ch_procs_replace(struct ch_supervisor *s, enum ch_target kind)
 {
-	struct ch_proc *p, *next, *heir;
+	struct ch_proc *p, *next;
 
 	for (p = s->procs; p; p = p->next) {
 		if (p->kind != kind || p->old)
@@ -404,22 +412,7 @@ void ch_procs_replace(struct ch_supervisor *s, enum ch_target kind)
 		ch_log_error("out of memory");
 	for (p = s->procs; p; p = next) {
 		next = p->next;
-		if (p->kind != kind || !p->old)
-			continue;
-		/* Parked connections go to who takes its place. */
-		for (heir = s->procs; heir; heir = heir->next) {
-			if (heir->kind == kind && !heir->old && heir->instance == p->instance &&
-			    heir->bank[0] < 0) {
-				memcpy(heir->bank, p->bank, sizeof(p->bank));
-				p->bank[0] = p->bank[1] = -1;
-			}
-		}
-		if (p->bank[0] >= 0) {
-			close(p->bank[0]);
-			close(p->bank[1]);
-			p->bank[0] = p->bank[1] = -1;
-		}
-		if (p->pid <= 0)
+		if (p->kind == kind && p->old && p->pid <= 0)
 			remove_proc(s, p);
 	}
 	let_heirs_start(s, kind);
@@ -482,10 +475,6 @@ void ch_procs_destroy(struct ch_supervisor *s)
 			(void)waitpid(p->pid, NULL, 0);
 		}
 		close_channel(p);
-		if (p->bank[0] >= 0) {
-			close(p->bank[0]);
-			close(p->bank[1]);
-		}
 		free(p);
 	}
 }

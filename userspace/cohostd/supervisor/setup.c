@@ -18,6 +18,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
+#include "cohostd/ipc/fd_queue.h"
 #include "cohostd/supervisor/supervisor.h"
 #include "lib/json.h"
 #include "lib/log.h"
@@ -338,8 +339,7 @@ static int open_sites(struct ch_supervisor *s, const json_t *config, struct ch_e
 	size_t i;
 	int rc;
 
-	json_array_foreach(ch_json_array(config, "sites"), i, site)
-	{
+	json_array_foreach(ch_json_array(config, "sites"), i, site) {
 		const char *name = ch_json_str(site, "name"), *dir = ch_json_str(site, "ingest");
 		char fd_name[CH_FD_NAME_MAX];
 
@@ -351,6 +351,54 @@ static int open_sites(struct ch_supervisor *s, const json_t *config, struct ch_e
 			return rc;
 	}
 	return cache_dir ? open_dir(s, "cache_dir", cache_dir, 0750, e) : 0;
+}
+
+static bool has_ingest(const json_t *config)
+{
+	const json_t *site;
+	size_t i;
+
+	json_array_foreach(ch_json_array(config, "sites"), i, site) {
+		if (ch_json_str(site, "ingest"))
+			return true;
+	}
+	return false;
+}
+
+/* A queue between two workers, or between one and its successor; both ends are held. */
+static int open_queue(struct ch_supervisor *s, const char *what, unsigned int instance,
+		      struct ch_error *e)
+{
+	char rx[CH_FD_NAME_MAX], tx[CH_FD_NAME_MAX];
+	int ends[2], rc;
+
+	(void)snprintf(rx, sizeof(rx), "%s:rx:%u", what, instance);
+	(void)snprintf(tx, sizeof(tx), "%s:tx:%u", what, instance);
+	if (held_find(s, rx)) {
+		held_find(s, rx)->used = held_find(s, tx)->used = true;
+		return 0;
+	}
+	rc = ch_fd_queue_create(ends);
+	if (rc)
+		return ch_error_set(e, rc, "cannot make a socket pair: %s", strerror(-rc));
+	rc = hold(s, rx, ends[0], e);
+	if (rc)
+		close(ends[1]);
+	return rc ? rc : hold(s, tx, ends[1], e);
+}
+
+/* Of each edge worker: what the door has accepted for it, what it has parked. */
+static int open_queues(struct ch_supervisor *s, const json_t *config, struct ch_error *e)
+{
+	uint64_t i, n = ch_json_u64(json_object_get(config, "edge"), "workers", 1);
+	int rc = 0;
+
+	for (i = 0; !rc && i < n; i++) {
+		rc = open_queue(s, "bank", (unsigned int)i, e);
+		if (!rc && has_ingest(config))
+			rc = open_queue(s, "door", (unsigned int)i, e);
+	}
+	return rc;
 }
 
 int ch_setup_fds(struct ch_supervisor *s, const json_t *config, struct ch_error *e)
@@ -367,6 +415,8 @@ int ch_setup_fds(struct ch_supervisor *s, const json_t *config, struct ch_error 
 		rc = open_dir(s, "state", sync_dir, 0700, e);
 	if (!rc)
 		rc = open_sites(s, config, e);
+	if (!rc)
+		rc = open_queues(s, config, e);
 	return rc;
 }
 

@@ -52,8 +52,7 @@ static size_t collect_ports(const json_t *config, uint16_t ports[PORTS_MAX])
 	const json_t *site;
 	size_t i, j, n = 0;
 
-	json_array_foreach(ch_json_array(config, "sites"), i, site)
-	{
+	json_array_foreach(ch_json_array(config, "sites"), i, site) {
 		uint16_t port = (uint16_t)atoi(strrchr(ch_json_str(site, "listen"), ':') + 1);
 
 		for (j = 0; j < n && ports[j] != port; j++)
@@ -79,8 +78,7 @@ static int load_fastpath(const json_t *config, struct ch_fastpath **ret, struct 
 	size_t i;
 	int rc;
 
-	json_array_foreach(ch_json_array(edge, "interfaces"), i, name)
-	{
+	json_array_foreach(ch_json_array(edge, "interfaces"), i, name) {
 		if (i < INTERFACES_MAX)
 			interfaces[cfg.interface_count++] = json_string_value(name);
 	}
@@ -122,11 +120,11 @@ static void on_problem(void *arg, const char *problem)
 	ch_log_error("%s", problem);
 }
 
-static void free_parts(json_t *parts[CH_TARGET_ADMIN + 1])
+static void free_parts(json_t *parts[CH_TARGETS])
 {
 	int i;
 
-	for (i = 0; i <= CH_TARGET_ADMIN; i++) {
+	for (i = 0; i < CH_TARGETS; i++) {
 		json_decref(parts[i]);
 		parts[i] = NULL;
 	}
@@ -148,13 +146,13 @@ static bool fastpath_changed(const json_t *a, const json_t *b)
 
 static void take_config(struct ch_supervisor *s, json_t *config)
 {
-	json_t *parts[CH_TARGET_ADMIN + 1] = {0}, *old;
+	json_t *parts[CH_TARGETS] = {0}, *old;
 	int kind;
 
 	ch_parts_make(config, parts);
 	json_decref(s->config);
 	s->config = config;
-	for (kind = CH_TARGET_EDGE; kind <= CH_TARGET_ADMIN; kind++) {
+	for (kind = CH_TARGET_EDGE; kind < CH_TARGETS; kind++) {
 		old = s->parts[kind];
 		s->parts[kind] = parts[kind];
 		if (old && !json_equal(old, parts[kind]))

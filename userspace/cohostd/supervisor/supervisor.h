@@ -48,7 +48,6 @@ struct ch_proc {
 	bool ping_open;
 	unsigned int restarts, quick_deaths;
 	uint64_t serial; /* of this process: calls name their ends by it */
-	int bank[2];	 /* edge: parked connections, see edge/keep.h; -1: none */
 };
 
 struct ch_held_fd {
@@ -75,8 +74,8 @@ struct ch_supervisor {
 	uid_t uid;
 	gid_t gid;
 	json_t *config;
-	json_t *parts[CH_TARGET_ADMIN + 1]; /* by kind: what its workers get */
-	struct ch_held_fd *held;	    /* sockets and folders, for all workers */
+	json_t *parts[CH_TARGETS]; /* by kind: what its workers get */
+	struct ch_held_fd *held;   /* sockets and folders, for all workers */
 	struct ch_fastpath *fastpath;
 	struct ch_proc *procs;
 	struct ch_route *routes;
@@ -103,7 +102,7 @@ void ch_setup_fds_trim(struct ch_supervisor *s);
 int ch_setup_fd(const struct ch_supervisor *s, const char *name);
 
 /* parts.c: what of the configuration each kind of worker gets, secrets read. */
-void ch_parts_make(const json_t *config, json_t *ret_parts[CH_TARGET_ADMIN + 1]);
+void ch_parts_make(const json_t *config, json_t *ret_parts[CH_TARGETS]);
 
 /* proc.c */
 int ch_procs_create(struct ch_supervisor *s);
