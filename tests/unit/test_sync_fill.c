@@ -34,6 +34,7 @@ struct target {
 	bool refused[GRANULES + 1];
 	uint64_t order[GRANULES]; /* pushed granules, as they came */
 	size_t pushed, zeroed, synced;
+	size_t room; /* so many are taken, then the volume has failed; 0: no limit */
 };
 
 struct world {
@@ -91,6 +92,8 @@ static int t_push(struct ch_source *s, uint64_t offset, const void *data, size_t
 {
 	struct target *t = target_of(s);
 
+	if (t->room && t->pushed == t->room)
+		return -EIO;
 	put(t, offset, data, len);
 	t->order[t->pushed++] = offset / GRANULE;
 	return 0;
@@ -199,7 +202,8 @@ static void world_free(struct world *w)
 	free(w->t.data);
 }
 
-static int fill(struct world *w, struct ch_fill_result *ret, struct ch_error *e)
+static int fill_patiently(struct world *w, uint64_t patience_ms, struct ch_fill_result *ret,
+			  struct ch_error *e)
 {
 	const struct ch_fill_args a = {
 		.repo = {.store = &w->fake->store,
@@ -208,9 +212,15 @@ static int fill(struct world *w, struct ch_fill_result *ret, struct ch_error *e)
 			 .key = &key,
 			 .state_dirfd = -1},
 		.source = &w->t.source,
+		.patience_ms = patience_ms,
 	};
 
 	return ch_sync_fill(&a, ret, e);
+}
+
+static int fill(struct world *w, struct ch_fill_result *ret, struct ch_error *e)
+{
+	return fill_patiently(w, 0, ret, e);
 }
 
 static size_t granule_len(size_t g)
@@ -368,25 +378,34 @@ static void unreachable_is_tried_again(void **state)
 	/* Without patience it ends, and what is wanted stays so for the next one. */
 	assert_int_equal(fill(&w, &r, &e), -ENETUNREACH);
 	assert_int_equal(check_granules(&w), 0);
-	{
-		const struct ch_fill_args a = {
-			.repo = {.store = &w.fake->store,
-				 .remote = "r",
-				 .volume = "v",
-				 .key = &key,
-				 .state_dirfd = -1},
-			.source = &w.t.source,
-			.patience_ms = 60000,
-		};
-
-		failing = 1;
-		w.t.want[0] = 3 * GRANULE;
-		w.t.wants = 1;
-		assert_int_equal(ch_sync_fill(&a, &r, &e), 0);
-	}
+	failing = 1;
+	w.t.want[0] = 3 * GRANULE;
+	w.t.wants = 1;
+	assert_int_equal(fill_patiently(&w, 60000, &r, &e), 0);
 	assert_int_equal(w.t.order[0], 3);
 	assert_int_equal(check_granules(&w), GRANULES);
 	world_free(&w);
+}
+
+/* However long it would wait for a remote: a volume that has failed is not tried again. */
+static void failed_volume_ends_it(void **state)
+{
+	struct ch_fill_result r;
+	struct world w;
+	struct ch_error e;
+
+	(void)state;
+	for (size_t wants = 0; wants < 2; wants++) {
+		world_init(&w);
+		w.t.room = 5;
+		w.t.want[0] = 3 * GRANULE;
+		w.t.wants = wants;
+		assert_int_equal(fill_patiently(&w, 600000, &r, &e), -EIO);
+		assert_non_null(strstr(e.message, "volume v takes no more"));
+		assert_int_equal(w.t.pushed, 5);
+		assert_int_equal(w.t.synced, 0);
+		world_free(&w);
+	}
 }
 
 static void too_small_is_refused(void **state)
@@ -411,6 +430,7 @@ int main(void)
 		cmocka_unit_test(tampered_is_refused),
 		cmocka_unit_test(gone_is_refused),
 		cmocka_unit_test(unreachable_is_tried_again),
+		cmocka_unit_test(failed_volume_ends_it),
 		cmocka_unit_test(too_small_is_refused),
 	};
 

@@ -13,6 +13,7 @@
 #include "cohostctl/path.h"
 #include "cohostctl/value.h"
 #include "lib/blockdev.h"
+#include "lib/clock.h"
 #include "lib/json.h"
 #include "lib/volume.h"
 
@@ -44,15 +45,45 @@ static int check_target(struct ch_cmd *cmd, const char *path)
 	return CH_EXIT_OK;
 }
 
-/* Is the volume one that is filled while it is used? Then its file goes to `path`. */
-static bool is_filled(const char *name, char path[static CH_VOLUME_PATH_SIZE])
+enum target {
+	TARGET_WRITTEN,	 /* all of it, while nobody uses it */
+	TARGET_FILLED,	 /* what is absent, while it is used */
+	TARGET_COMPLETE, /* was filled: nothing is absent any more */
+};
+
+/* Of a volume without "onto". */
+static int target_of(struct ch_cmd *cmd, enum target *ret)
 {
 	struct ch_volume volume;
+	bool began_absent = false;
 
-	if (ch_volume_show(name, &volume, NULL) || !volume.absent_bytes)
-		return false;
-	(void)snprintf(path, CH_VOLUME_PATH_SIZE, "/dev/cohost/%.63s", name);
-	return true;
+	*ret = TARGET_WRITTEN;
+	if (ch_volume_show(ch_cmd_name(cmd), &volume, NULL))
+		return CH_EXIT_OK; /* opening it tells why */
+	if (ch_volume_began_absent(&volume, &began_absent, &cmd->error))
+		return ch_cmd_failed(cmd);
+	if (began_absent)
+		*ret = volume.absent_bytes ? TARGET_FILLED : TARGET_COMPLETE;
+	return CH_EXIT_OK;
+}
+
+/*
+ * Whoever starts the same restore again wants the rest of it, not what has been written
+ * to the volume since replaced: that needs a word of its own.
+ */
+static int done_complete(struct ch_cmd *cmd)
+{
+	const char *name = ch_cmd_name(cmd);
+	char path[CH_VOLUME_PATH_SIZE], hint[2 * CH_VOLUME_PATH_SIZE];
+
+	if (ch_cmd_bool(cmd, "background", false))
+		return ch_cmd_done(cmd, json_pack("{s:b}", "complete", true),
+				   "%s is complete: nothing of it is absent any more", name);
+	(void)snprintf(hint, sizeof(hint),
+		       "to replace all that is on it, name it as the target: onto %s",
+		       ch_volume_path(name, path));
+	return ch_cmd_fail(cmd, CH_EXIT_CONFLICT, hint,
+			   "%s has been filled: nothing of it is absent any more", name);
 }
 
 static int done_written(struct ch_cmd *cmd, json_t *r)
@@ -93,41 +124,79 @@ static int done_filled(struct ch_cmd *cmd, json_t *r)
 			   ch_cmd_name(cmd), id ? id : "?", size, data, ready, took);
 }
 
-/* What to write, and whether it is filled while it is used. */
-static int target_arg(struct ch_cmd *cmd, json_t *args, bool *ret_filled)
+/* The path of what is to be written or filled. */
+static int target_arg(struct ch_cmd *cmd, json_t *args, enum target target)
 {
 	const char *onto = ch_cmd_str(cmd, "onto", NULL);
 	char path[CH_VOLUME_PATH_SIZE];
-	int err = CH_EXIT_OK;
+	int err;
 
-	*ret_filled = !onto && is_filled(ch_cmd_name(cmd), path);
-	if (!onto)
-		onto = *ret_filled ? path : ch_volume_path(ch_cmd_name(cmd), path);
-	if (!*ret_filled && ch_cmd_bool(cmd, "background", false))
+	if (target == TARGET_FILLED) {
+		(void)snprintf(path, sizeof(path), "/dev/cohost/%.63s", ch_cmd_name(cmd));
+		return ch_path_arg(cmd, args, "target_dev", path);
+	}
+	if (ch_cmd_bool(cmd, "background", false))
 		return ch_cmd_fail(cmd, CH_EXIT_USAGE,
 				   "only a volume that was made with `absent yes` is; without "
 				   "`background`, Ctrl-C leaves a restore going on",
 				   "%s cannot be used while it is restored", ch_cmd_name(cmd));
-	if (!*ret_filled)
-		err = check_target(cmd, onto);
+	if (!onto)
+		onto = ch_volume_path(ch_cmd_name(cmd), path);
+	err = check_target(cmd, onto);
 	return err ? err : ch_path_arg(cmd, args, "target_dev", onto);
+}
+
+static int done_usable(struct ch_cmd *cmd, json_t *progress, uint64_t started_ms)
+{
+	uint64_t ms = ch_clock_ms() - started_ms;
+	char took[CH_VALUE_TEXT_MAX];
+
+	ch_value_duration_text(ms, took);
+	return ch_cmd_done(cmd,
+			   json_pack("{s:o,s:I}", "progress", progress, "ready_ms", (json_int_t)ms),
+			   "%s can be used now, after %s, and goes on being filled: cohostctl job "
+			   "list",
+			   ch_cmd_name(cmd), took);
+}
+
+static int start(struct ch_cmd *cmd, json_t *args, enum target target)
+{
+	bool background = ch_cmd_bool(cmd, "background", false);
+	uint64_t started_ms = ch_clock_ms();
+	char what[96];
+	json_t *r;
+	int err;
+
+	snprintf(what, sizeof(what), "restore of %s", ch_cmd_name(cmd));
+	err = ch_admin_work(cmd, "supervisor", "job.start", args, what,
+			    background ? "fill, usable now" : NULL, &r);
+	if (err)
+		return err;
+	if (background && json_object_get(r, "phase"))
+		return done_usable(cmd, r, started_ms);
+	return target == TARGET_FILLED ? done_filled(cmd, r) : done_written(cmd, r);
 }
 
 static int run_run(struct ch_cmd *cmd)
 {
 	const char *name = ch_cmd_name(cmd), *id = ch_cmd_str(cmd, "checkpoint", NULL);
-	json_t *args = json_pack("{s:s,s:s,s:s}", "kind", "restore", "volume", name, "remote",
-				 ch_cmd_str(cmd, "from", "")),
-	       *r;
-	bool filled = false, background = ch_cmd_bool(cmd, "background", false);
-	char what[96];
-	int err;
+	enum target target = TARGET_WRITTEN;
+	json_t *args;
+	int err = CH_EXIT_OK;
 
+	if (!ch_cmd_str(cmd, "onto", NULL))
+		err = target_of(cmd, &target);
+	if (err)
+		return err;
+	if (target == TARGET_COMPLETE)
+		return done_complete(cmd);
+	args = json_pack("{s:s,s:s,s:s}", "kind", "restore", "volume", name, "remote",
+			 ch_cmd_str(cmd, "from", ""));
 	if (id)
 		json_object_set_new(args, "checkpoint", json_string(id));
 	err = ch_path_arg(cmd, args, "key_file", ch_cmd_str(cmd, "key", NULL));
 	if (!err)
-		err = target_arg(cmd, args, &filled);
+		err = target_arg(cmd, args, target);
 	if (err) {
 		json_decref(args);
 		return err;
@@ -137,17 +206,7 @@ static int run_run(struct ch_cmd *cmd)
 				   "would write %s of %s onto %s",
 				   id ? id : "the latest checkpoint", name,
 				   ch_json_str(args, "target_dev"));
-	snprintf(what, sizeof(what), "restore of %s", name);
-	err = ch_admin_work(cmd, "supervisor", "job.start", args, what, background ? "fill" : NULL,
-			    &r);
-	if (err)
-		return err;
-	if (background)
-		return ch_cmd_done(cmd, json_pack("{s:o}", "progress", r),
-				   "%s can be used now, and goes on being filled: cohostctl job "
-				   "list",
-				   name);
-	return filled ? done_filled(cmd, r) : done_written(cmd, r);
+	return start(cmd, args, target);
 }
 
 static const struct ch_ctl_key run_keys[] = {
@@ -168,8 +227,9 @@ static const struct ch_ctl_verb verbs[] = {
 	 "The volume must exist, be at least as large as the checkpoint, and not be mounted: all "
 	 "that "
 	 "is on it is replaced. What holds a file system already needs -y. A volume that was made "
-	 "with `absent yes` can be mounted and used at once: what is read comes first. Every frame "
-	 "is verified before a byte of it is written.",
+	 "with `absent yes` can be mounted and used at once: what is read comes first, and what "
+	 "has been "
+	 "written to it since stays. Every frame is verified before a byte of it is written.",
 	 run_run},
 	{NULL, 0, NULL, 0, NULL, NULL, NULL, NULL},
 };

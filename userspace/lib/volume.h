@@ -70,6 +70,11 @@ uint64_t ch_volume_latency_us(const uint64_t buckets[COHOST_LATENCY_BUCKETS],
 
 /* All started volumes, malloc'ed; *ret_count may be 0. The list is of one moment. */
 int ch_volume_list(struct ch_volume **ret_volumes, size_t *ret_count, struct ch_error *e);
+/*
+ * Did it begin with nothing there (`absent yes`), whether or not all has come since? Reads the header
+ * of the slow device of a started volume.
+ */
+int ch_volume_began_absent(const struct ch_volume *volume, bool *ret, struct ch_error *e);
 /* -ENOENT: not started (or does not exist: the kernel knows only started ones). */
 int ch_volume_show(const char *name, struct ch_volume *ret_volume, struct ch_error *e);
 

@@ -70,6 +70,25 @@ int ch_header_absent(const struct ch_blockdev *dev, const struct ch_slow *slow,
 	return 0;
 }
 
+int ch_volume_began_absent(const struct ch_volume *volume, bool *ret, struct ch_error *e)
+{
+	char path[CH_VOLUME_PATH_SIZE];
+	struct ch_blockdev dev;
+	struct ch_slow slow;
+	enum ch_check check;
+	int err;
+
+	err = ch_blockdev_open_shared(ch_volume_device_path(volume->slow_device, path), &dev, e);
+	if (err)
+		return err;
+	err = ch_header_read_slow(&dev, &check, &slow, e);
+	if (!err && check != CH_CHECK_OK)
+		err = ch_header_fail(path, "slow", check, e);
+	*ret = !err && slow.absent_blocks;
+	ch_blockdev_close(&dev);
+	return err;
+}
+
 int ch_header_fail(const char *path, const char *which, enum ch_check check, struct ch_error *e)
 {
 	ch_error_set(e, check == CH_CHECK_ABSENT ? -ENOENT : -EUCLEAN,

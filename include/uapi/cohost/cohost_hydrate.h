@@ -19,7 +19,7 @@
  *
  * Written data is durable as any other write is: after a flush of the volume, or fsync() of this
  * file; until then a power cut makes the granule absent again. Whoever writes here has verified
- *what he writes.
+ * what he writes.
  */
 #ifndef _UAPI_COHOST_HYDRATE_H
 #define _UAPI_COHOST_HYDRATE_H

@@ -19,6 +19,7 @@
 #define RANGE_GAP_MAX  (64u << 10)
 #define ZERO_BYTES_MAX (8u << 20)
 #define RETRY_MS       1000
+#define PHASE	       "fill, usable now" /* cohostctl waits for it */
 
 /* What a granule needs of one entry of the map. */
 struct part {
@@ -53,8 +54,9 @@ struct fill {
 
 	uint8_t *refused; /* a bit per granule of the volume */
 	struct ch_error first_bad;
-	uint64_t at; /* the background looks on from here */
-	uint64_t heard_ms;
+	uint64_t at;	    /* the background looks on from here */
+	uint64_t heard_ms;  /* something came from the remote */
+	bool volume_failed; /* it takes no more, and will not tomorrow */
 };
 
 /* ---- what a granule needs ---- */
@@ -314,7 +316,7 @@ static int fetch_all(struct fill *f, struct ch_error *e)
 		}
 		if (running && !err) {
 			ch_bucket_run(f->args->repo.store, 200);
-			err = cancelled(f, "fill", e);
+			err = cancelled(f, PHASE, e);
 		}
 	}
 	if (err) {
@@ -344,8 +346,9 @@ static int refuse(struct fill *f, uint64_t offset)
 	return f->source->ops->refuse(f->source, offset, granule_len(f, offset), -EILSEQ);
 }
 
-static int fail_volume(const struct fill *f, int err, struct ch_error *e)
+static int fail_volume(struct fill *f, int err, struct ch_error *e)
 {
+	f->volume_failed = true;
 	ch_error_set(e, err, "volume %s takes no more: %s", f->args->repo.volume, strerror(-err));
 	return ch_error_hint(e, "see: cohostctl volume show %s; dmesg | tail",
 			     f->args->repo.volume);
@@ -432,6 +435,19 @@ static int fill_some(struct fill *f, struct ch_error *e)
 	return fill_set(f, e);
 }
 
+/* A remote that cannot be reached may come back; what the volume does not take it never will. */
+static bool worth_another_try(const struct fill *f, int err)
+{
+	return err < 0 && err != -ECANCELED && !f->volume_failed &&
+	       ch_clock_ms() - f->heard_ms < f->args->patience_ms;
+}
+
+static int wait_for_remote(struct fill *f, struct ch_error *e)
+{
+	(void)poll(NULL, 0, RETRY_MS);
+	return cancelled(f, "waiting for the remote", e);
+}
+
 /* 1: there was something. */
 static int fill_wanted(struct fill *f, struct ch_error *e)
 {
@@ -445,9 +461,8 @@ static int fill_wanted(struct fill *f, struct ch_error *e)
 	f->ret->wanted += f->granules;
 	err = fill_set(f, e);
 	/* It has been handed out, and will not be again: it is kept for the next try. */
-	while (err && err != -ECANCELED && ch_clock_ms() - f->heard_ms < f->args->patience_ms) {
-		(void)poll(NULL, 0, RETRY_MS);
-		err = cancelled(f, "waiting for the remote", e);
+	while (worth_another_try(f, err)) {
+		err = wait_for_remote(f, e);
 		if (!err)
 			err = fill_set(f, e);
 	}
@@ -461,10 +476,7 @@ static int step(struct fill *f, struct ch_error *e)
 	if (err)
 		return err < 0 ? err : 0;
 	err = fill_some(f, e);
-	if (err >= 0 || err == -ECANCELED || ch_clock_ms() - f->heard_ms >= f->args->patience_ms)
-		return err;
-	(void)poll(NULL, 0, RETRY_MS);
-	return cancelled(f, "waiting for the remote", e);
+	return worth_another_try(f, err) ? wait_for_remote(f, e) : err;
 }
 
 /* ---- the whole ---- */
@@ -532,7 +544,7 @@ int ch_sync_fill(const struct ch_fill_args *args, struct ch_fill_result *ret, st
 	f.heard_ms = ch_clock_ms();
 	ret->ready_ms = f.heard_ms - started_ms;
 	while (!err) {
-		err = cancelled(&f, "fill", e);
+		err = cancelled(&f, PHASE, e);
 		if (!err)
 			err = step(&f, e);
 	}
