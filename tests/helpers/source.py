@@ -3,7 +3,7 @@
 """Fills a volume by /dev/cohost/NAME from a file, as a daemon does.
 
     source.py NAME FILE serve            only what is waited for, until nothing is absent
-    source.py NAME FILE fill             that, and the rest in order
+    source.py NAME FILE fill             that, and the rest in order; zeros by their ioctl, fsync now and then
     source.py NAME FILE push OFFSET      one granule
     source.py NAME FILE zero OFFSET LENGTH
     source.py NAME FILE refuse           refuses all that is waited for, until killed
@@ -17,6 +17,7 @@ import os
 import struct
 import sys
 
+SYNC_EACH = 16
 WANT = struct.Struct("=QQQII")
 INFO = struct.Struct("=QQII")
 RANGE = struct.Struct("=QQiI")
@@ -53,9 +54,17 @@ def serve(fd, data):
             push(fd, data, offset, length, "demand")
 
 
+def fill_one(fd, data, offset, length):
+    if any(os.pread(data, length, offset)):
+        push(fd, data, offset, length, "fill")
+        return
+    fcntl.ioctl(fd, IOC_ZERO, RANGE.pack(offset, length, 0, 0))
+    print("fill", offset, flush=True)
+
+
 def fill(fd, data):
     size, _, granule, _ = info(fd)
-    at = 0
+    at = count = 0
     while True:
         for offset, length, _, _, _ in wants(fd, os.O_NONBLOCK) or []:
             push(fd, data, offset, length, "demand")
@@ -65,7 +74,10 @@ def fill(fd, data):
             if error.errno != errno.ENXIO:
                 raise
             return
-        push(fd, data, at, min(granule, size - at), "fill")
+        fill_one(fd, data, at, min(granule, size - at))
+        count += 1
+        if count % SYNC_EACH == 0:
+            os.fsync(fd)
 
 
 def main():

@@ -90,4 +90,5 @@ esac
 dmesg_lines=$(dmesg | wc -l)
 check "a disk by itself loses nothing that was flushed" $cuts --target linear --cuts 2 --seed 1
 check "nine cuts of a volume: ext4, XFS and raw" $cuts --target cohost --cuts 9 --seed 1
+check "two volumes cut while they are filled" "$tree/tools/powercut.d/guest.py" fill --cuts 2 --seed 4
 finish

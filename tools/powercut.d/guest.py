@@ -5,6 +5,7 @@
 Runs as root where modules can be loaded (tools/powercut boots a VM for it):
 
   guest.py cuts [--target T] [--cuts N] [--seed S] [--kind K] [--until-lost] [--lie]
+  guest.py fill [--cuts N] [--seed S] [--lie]     of a volume that is being filled, see fill.py
   guest.py work   --target T --kind K --seed S [--make]      for cuts of the whole machine:
   guest.py verify --target T --kind K --seed S --journal F   see tools/powercut
 
@@ -22,12 +23,14 @@ import tempfile
 import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import fill  # noqa: E402  (found beside this file)
 from bench import KINDS, Bench, Power, Worker  # noqa: E402  (found beside this file)
 from targets import TARGETS, CutError, run  # noqa: E402
 
 TREE = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 BUILD = os.path.abspath(os.environ.get("BUILD", os.path.join(TREE, "build")))
 FAST_MIB, SLOW_MIB = 40, 72
+FILL_FAST_MIB, FILL_SLOW_MIB = 40, 40
 # Cuts of one file system before a new one is made: logs go round, old data lies about.
 CUTS_OF_ONE = 12
 # In so many cuts some disk must have lost something.
@@ -271,6 +274,33 @@ def cuts(options):
     return 1 if bad or log_bad or blind else 0
 
 
+def fill_cuts(options):
+    """As cuts(), each of a volume of its own."""
+    load_modules(TARGETS["cohost"])
+    work = tempfile.mkdtemp(prefix="powercut-")
+    run("mount", "-t", "tmpfs", "-o", "size=64M", "powercut", work)
+    log, log_bad, bad, lost_sectors = KernelLog(), [], 0, 0
+    filled = fill.Filled(Power("fill", ["/dev/ram0", "/dev/ram1"], FILL_FAST_MIB, FILL_SLOW_MIB), TREE, work,
+                         options.lie)
+    for seed in range(options.seed, options.seed + options.cuts):
+        event = fill.one_cut(filled, seed)
+        said = log.new()
+        event["kernel_log"] = said[-40:] if is_bad(event) else []
+        log_bad += [line for line in said if LOG_BAD.search(line)]
+        bad += is_bad(event)
+        lost_sectors += event["cut"]["lost"]
+        say(**event)
+        if event["error"]:
+            break
+    if not bad:
+        filled.power.remove()
+        run("umount", work)
+        os.rmdir(work)
+    blind = not lost_sectors and options.cuts >= CUTS_THAT_LOSE
+    say(event="end", bad=bad, caught=False, lost_sectors=lost_sectors, blind=blind, kernel_log=log_bad)
+    return 1 if bad or log_bad or blind else 0
+
+
 def machine_bench(options):
     load_modules(TARGETS[options.target])
     return Bench(options.kind, TARGETS[options.target](options.kind, "/dev/vm/fast", "/dev/vm/slow"), "/tmp")
@@ -310,7 +340,7 @@ def verify(options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("verb", choices=["cuts", "work", "verify"])
+    parser.add_argument("verb", choices=["cuts", "fill", "work", "verify"])
     parser.add_argument("--target", choices=TARGETS, default="cohost")
     parser.add_argument("--cuts", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
@@ -321,7 +351,7 @@ def main():
     parser.add_argument("--journal")
     options = parser.parse_args()
     os.environ["PATH"] = f"{BUILD}/bin:{BUILD}/tests/helpers:{os.environ['PATH']}:/usr/sbin:/sbin"
-    return {"cuts": cuts, "work": work, "verify": verify}[options.verb](options)
+    return {"cuts": cuts, "fill": fill_cuts, "work": work, "verify": verify}[options.verb](options)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ them recover, and verifies that all is there that was acknowledged.
 
   --cuts N       cuts of the devices alone, inside one VM: a test-only disk (powerfail,
                  tests/kmod) loses any subset of the sectors that were not flushed
+  --fill N       the same of a volume that begins with nothing there, and is filled while it is used
   --whole-vm N   cuts of the whole VM, whose disks do the same
 
 Each cut has a seed of its own, S, S+1, ...: it decides what the disks lose, the kind of file
@@ -136,6 +137,12 @@ def device_cuts(machine, options, tally):
           "--seed", str(options.seed), *words)
 
 
+def fill_cuts(machine, options, tally):
+    print(f"{options.fill} volumes that are being filled, their power cut once or more, from seed {options.seed}",
+          flush=True)
+    guest(machine, tally, "fill", "--cuts", str(options.fill), "--seed", str(options.seed))
+
+
 def controls_of(kernel):
     """Targets that must lose data, and how guest.py calls them."""
     yield "disks that lie about flushes", ["--target", "linear", "--lie"]
@@ -258,6 +265,9 @@ def in_vm(options, tallies, caught):
         if options.cuts:
             tallies.append(Tally(f"{options.target}, devices", options.cuts))
             device_cuts(machine, options, tallies[-1])
+        if options.fill:
+            tallies.append(Tally("cohost, while it is filled", options.fill, "--cuts 0 --fill 1 --no-control"))
+            fill_cuts(machine, options, tallies[-1])
         for title, words in controls_of(machine.kernel) if options.control else []:
             caught.append(Tally(title, CONTROL_CUTS_MAX, is_control=True))
             control(machine, options, caught[-1], words)
@@ -311,6 +321,7 @@ def parse():
     parser = argparse.ArgumentParser(prog="tools/powercut", description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cuts", type=int, default=30, metavar="N", help="default 30")
+    parser.add_argument("--fill", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument("--whole-vm", type=int, default=0, metavar="N", help="default 0")
     parser.add_argument("--seed", type=int, default=1, metavar="S", help="default 1")
     parser.add_argument("--target", choices=TARGETS, default="cohost", help="default cohost")
@@ -318,7 +329,7 @@ def parse():
     parser.add_argument("--kernel", metavar="VERSION", help="a kernel of /boot (or how its version begins)")
     parser.add_argument("--no-control", dest="control", action="store_false", help="without the controls")
     options = parser.parse_args()
-    if options.cuts < 0 or options.whole_vm < 0 or options.seed < 0:
+    if options.cuts < 0 or options.fill < 0 or options.whole_vm < 0 or options.seed < 0:
         parser.error("numbers of cuts and the seed are 0 or more")
     return options
 
@@ -329,7 +340,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     tallies, caught, broken = [], [], None
     try:
-        if options.cuts or options.control:
+        if options.cuts or options.fill or options.control:
             in_vm(options, tallies, caught)
         if options.whole_vm:
             tallies.append(Tally(f"{options.target}, whole VM", options.whole_vm, "--cuts 0 --whole-vm 1 --no-control"))
