@@ -47,6 +47,7 @@ static const struct u64_field volume_fields[] = {
 	VOLUME_FIELD(MEMORY_BYTES, memory_bytes),
 	VOLUME_FIELD(DIRTY_CAP_BYTES, dirty_cap_bytes),
 	VOLUME_FIELD(DRAIN_BYTES_PER_S, drain_bytes_per_s),
+	VOLUME_FIELD(DRAIN_MS, drain_ms),
 	VOLUME_FIELD(LINE_BYTES_USED, line_bytes_used),
 	VOLUME_FIELD(LINE_BYTES_TOTAL, line_bytes_total),
 	VOLUME_FIELD(ABSENT_BYTES, absent_bytes),

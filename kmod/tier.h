@@ -34,6 +34,7 @@
 #include "kmod/core/commit.h"
 #include "kmod/core/lines.h"
 #include "kmod/core/stream.h"
+#include "kmod/core/drain.h"
 #include "kmod/core/throttle.h"
 #include "kmod/core/tier.h"
 #include "kmod/event.h"
@@ -121,6 +122,7 @@ struct ch_volume {
 	struct bio_list writes;	 /* in map order */
 	struct ch_commit commit; /* when they are taken */
 	struct ch_throttle throttle;
+	struct ch_drain drain;
 	bool slowed;	     /* by the throttle, or for want of room */
 	u32 inflight_blocks; /* payload of records being written */
 	u64 look_ns;	     /* the log thread looks again then, 0: when it is kicked */

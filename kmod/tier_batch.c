@@ -687,8 +687,28 @@ static int resume(struct ch_batch *b)
 	return 0;
 }
 
+static void drain_begin(struct ch_batch *b, u64 began_ns)
+{
+	u32 regions = 0;
+
+	for (u32 i = 0; i < b->items; i++)
+		regions += !i || b->item[i].lba / CH_REGION_BLOCKS !=
+					 b->item[i - 1].lba / CH_REGION_BLOCKS;
+	spin_lock_irq(&b->vol->lock);
+	ch_drain_begin(&b->vol->drain, b->items, regions, began_ns);
+	spin_unlock_irq(&b->vol->lock);
+}
+
+static void drain_end(struct ch_batch *b)
+{
+	spin_lock_irq(&b->vol->lock);
+	ch_drain_end(&b->vol->drain, b->vol->tier.batch_max, ktime_get_ns());
+	spin_unlock_irq(&b->vol->lock);
+}
+
 int ch_batch_run(struct ch_batch *b, const struct ch_edge *end)
 {
+	u64 began_ns = ktime_get_ns();
 	int r;
 
 	b->end = *end;
@@ -696,6 +716,7 @@ int ch_batch_run(struct ch_batch *b, const struct ch_edge *end)
 	if (ch_batch_resumes(&b->vol->tier))
 		return absent_unsure(b, resume(b));
 	collect(b);
+	drain_begin(b, began_ns);
 	window_grow(b, b->items);
 	/* Broken data that nobody needs falls out of the batch, and its redo lists are made anew.
 	 */
@@ -705,8 +726,10 @@ int ch_batch_run(struct ch_batch *b, const struct ch_edge *end)
 	} while (r == -EAGAIN);
 	if (!r && b->items)
 		r = slow_flush(b) ?: windows(b, place_window) ?: absent_write(b) ?: slow_flush(b);
-	if (!r)
+	if (!r) {
+		drain_end(b);
 		clean(b);
+	}
 	window_shrink(b);
 	return absent_unsure(b, r == -EAGAIN ? -EIO : r);
 }

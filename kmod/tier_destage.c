@@ -190,6 +190,7 @@ static int destage_main(void *data)
 			continue;
 		spin_lock_irq(&vol->lock);
 		ch_throttle_rest(&vol->throttle);
+		ch_drain_rest(&vol->drain);
 		spin_unlock_irq(&vol->lock);
 		wait_event_idle_timeout(vol->destage_wait,
 					atomic_xchg(&vol->destage_kick, 0) || kthread_should_stop(),

@@ -225,7 +225,10 @@ int ch_volume_info(struct ch_volume *vol, struct ch_volume_info *ret_info)
 	info->checkpoints = tier->pins;
 	info->dirty_cap_bytes = vol->dirty_cap << CH_BLOCK_SHIFT;
 	info->sealed = vol->seal == CH_SEAL_CLOSED;
-	info->drain_bytes_per_s = vol->throttle.rate << CH_BLOCK_SHIFT;
+	info->drain_bytes_per_s = ch_drain_rate(&vol->drain) << CH_BLOCK_SHIFT;
+	info->drain_ms = DIV_ROUND_UP_ULL(
+		ch_drain_left_ns(&vol->drain, tier->dirty, tier->batch_max, ktime_get_ns()),
+		NSEC_PER_MSEC);
 	info->counters = vol->counters;
 	spin_unlock_irq(&vol->lock);
 	mutex_unlock(&vol->control);

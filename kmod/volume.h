@@ -62,7 +62,8 @@ struct ch_volume_info {
 	u64 flush_left_bytes; /* upper bound; falls to 0 */
 	u64 flush_total_bytes;
 	u64 dirty_cap_bytes;   /* 0: none */
-	u64 drain_bytes_per_s; /* of the log, as measured; 0: not known */
+	u64 drain_bytes_per_s; /* of what is dirty, as measured; 0: not known */
+	u64 drain_ms;	       /* until nothing is dirty; 0: not known, or nothing is */
 	bool sealed;
 	u32 checkpoints;
 	struct ch_volume_counters counters;

@@ -98,6 +98,7 @@ check "write without fsync" dd if="$work/a" of=$volume bs=64k oflag=direct conv=
 before=$(date +%s%N)
 check "seal" sh -c "cohostctl volume seal media > $work/sealed"
 echo "# $(cat "$work/sealed") ($((($(date +%s%N) - before) / 1000000)) ms with cohostctl)"
+check "and says how long a flush would take" grep -q "a flush would take about" "$work/sealed"
 snapshot media
 same "it is sealed" "$(field sealed)" true
 check "seal again" cohostctl volume seal media

@@ -140,7 +140,7 @@ const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = 
 	},
 	[COHOST_A_VOLUME_DRAIN_BYTES_PER_S] = {
 		.name = "drain_bytes_per_s",
-		.doc = "How fast the log gets free while it is emptied, as measured; 0 is not yet.",
+		.doc = "How fast what is dirty comes to the slow device, as measured; 0 is not yet.",
 	},
 	[COHOST_A_VOLUME_SEALED] = {
 		.name = "sealed",
@@ -157,6 +157,10 @@ const struct ch_netlink_attr ch_netlink_volume_attrs[COHOST_A_VOLUME_MAX + 1] = 
 	[COHOST_A_VOLUME_ABSENT_BYTES] = {
 		.name = "absent_bytes",
 		.doc = "What is not there yet of a volume that is being filled; 0 for an ordinary one.",
+	},
+	[COHOST_A_VOLUME_DRAIN_MS] = {
+		.name = "drain_ms",
+		.doc = "For about how long what is dirty will have to be destaged, as the last batches went; 0 while something is dirty is not known yet.",
 	},
 };
 

@@ -42,6 +42,7 @@ static const struct field u64_fields[] = {
 	FIELD(EVENT_SEQ, event_seq),
 	FIELD(DIRTY_CAP_BYTES, dirty_cap_bytes),
 	FIELD(DRAIN_BYTES_PER_S, drain_bytes_per_s),
+	FIELD(DRAIN_MS, drain_ms),
 };
 
 static const struct field u32_fields[] = {
@@ -208,10 +209,7 @@ uint64_t ch_volume_drain_ms(const struct ch_volume *volume)
 {
 	if (!volume->dirty_bytes)
 		return 0;
-	if (!volume->drain_bytes_per_s)
-		return UINT64_MAX;
-	return (uint64_t)((double)volume->log_bytes_used * 1000 /
-			  (double)volume->drain_bytes_per_s);
+	return volume->drain_ms ? volume->drain_ms : UINT64_MAX;
 }
 
 int ch_volume_flush_start(const char *name, struct ch_volume *ret_volume, struct ch_error *e)

@@ -47,7 +47,8 @@ struct ch_volume {
 	uint64_t flush_target_seq;
 	uint64_t flush_left_bytes, flush_total_bytes;
 	uint64_t dirty_cap_bytes;   /* 0: none */
-	uint64_t drain_bytes_per_s; /* of the log, while it is emptied; 0: not measured yet */
+	uint64_t drain_bytes_per_s; /* of what is dirty; 0: not measured yet */
+	uint64_t drain_ms;	    /* see ch_volume_drain_ms() */
 	uint64_t event_seq;	    /* events up to this number are older than this answer */
 	/* Entry i: requests of less than 2^i us and not less than half of it; the last: longer. */
 	uint64_t write_latency[COHOST_LATENCY_BUCKETS], flush_latency[COHOST_LATENCY_BUCKETS];
@@ -71,8 +72,8 @@ uint64_t ch_volume_latency_us(const uint64_t buckets[COHOST_LATENCY_BUCKETS],
 /* All started volumes, malloc'ed; *ret_count may be 0. The list is of one moment. */
 int ch_volume_list(struct ch_volume **ret_volumes, size_t *ret_count, struct ch_error *e);
 /*
- * Did it begin with nothing there (`absent yes`), whether or not all has come since? Reads the header
- * of the slow device of a started volume.
+ * Did it begin with nothing there (`absent yes`), whether or not all has come since? Reads the
+ * header of the slow device of a started volume.
  */
 int ch_volume_began_absent(const struct ch_volume *volume, bool *ret, struct ch_error *e);
 /* -ENOENT: not started (or does not exist: the kernel knows only started ones). */

@@ -36,7 +36,10 @@ static const struct gauge gauges[] = {
 	GAUGE(flush_total_bytes, "To do for the running flush when it began."),
 	GAUGE(dirty_cap_bytes,
 	      "Writers are held back before more than this is dirty, 0 for no cap."),
-	GAUGE(drain_bytes_per_s, "How fast the log gets free, as measured; 0 for not yet."),
+	GAUGE(drain_ms,
+	      "Until nothing is dirty, about, once a flush is asked for; 0 for not known yet."),
+	GAUGE(drain_bytes_per_s,
+	      "How fast what is dirty comes to the slow device, as measured; 0 for not yet."),
 };
 #define GAUGES (sizeof(gauges) / sizeof(gauges[0]))
 

@@ -135,7 +135,7 @@ struct cohost_extent {
  * flush-latency (binary) The same for FLUSHes without data.
  * dirty-cap-bytes (u64) Writers are held back before more than this is dirty; 0 is no
  *  cap.
- * drain-bytes-per-s (u64) How fast the log gets free while it is emptied, as measured; 0
+ * drain-bytes-per-s (u64) How fast what is dirty comes to the slow device, as measured; 0
  *  is not yet.
  * sealed (flag) The superblock says that the log ends here; no write has come since
  *  volume-seal.
@@ -143,6 +143,8 @@ struct cohost_extent {
  * line-bytes-total (u64) Size of the read tier, 0 for none.
  * absent-bytes (u64) What is not there yet of a volume that is being filled; 0 for an
  *  ordinary one.
+ * drain-ms (u64) For about how long what is dirty will have to be destaged, as the last
+ *  batches went; 0 while something is dirty is not known yet.
  */
 enum {
 	COHOST_A_VOLUME_PAD = 1,
@@ -179,6 +181,7 @@ enum {
 	COHOST_A_VOLUME_LINE_BYTES_USED,
 	COHOST_A_VOLUME_LINE_BYTES_TOTAL,
 	COHOST_A_VOLUME_ABSENT_BYTES,
+	COHOST_A_VOLUME_DRAIN_MS,
 
 	__COHOST_A_VOLUME_MAX
 };
