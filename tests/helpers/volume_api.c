@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
 /*
- * The calls of lib/volume.h that cohostctl has no verb for, for shell tests:
+ * The calls of lib/volume.h that cohostctl has no verb for, or that are to be timed, for
+ * shell tests:
  *
  *	volume_api checkpoint-create VOLUME		prints EPOCH SEQ BASE_EPOCH full|partial
  *	volume_api checkpoint-list			prints VOLUME EPOCH VIEWS kept|lost per line
@@ -9,6 +10,7 @@
  *	volume_api view-remove VOLUME EPOCH
  *	volume_api changed VOLUME EPOCH			prints "full" or START COUNT per line
  *	volume_api metrics
+ *	volume_api seal VOLUME				prints for how many us the call took
  *
  * Exits with the class of the error, the message on stderr.
  */
@@ -18,6 +20,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "lib/clock.h"
 #include "lib/volume.h"
 #include "lib/volume_json.h"
 
@@ -65,8 +68,8 @@ static int view_create(int argc, char **argv, struct ch_error *e)
 		return err;
 	for (i = 0; i < count && list[i].epoch != epoch; i++)
 		;
-	err = i == count ? ch_error_set(e, -ENOENT, "no such checkpoint") :
-			   ch_checkpoint_view_create(&list[i], path, e);
+	err = i == count ? ch_error_set(e, -ENOENT, "no such checkpoint")
+			 : ch_checkpoint_view_create(&list[i], path, e);
 	free(list);
 	if (!err)
 		puts(path);
@@ -110,6 +113,17 @@ static int metrics(int argc, char **argv, struct ch_error *e)
 	return 0;
 }
 
+static int seal(int argc, char **argv, struct ch_error *e)
+{
+	struct ch_volume volume;
+	uint64_t began_ns = ch_clock_ns();
+	int err = ch_volume_seal(argv[0], &volume, e);
+
+	if (!err)
+		printf("%" PRIu64 "\n", (ch_clock_ns() - began_ns) / 1000);
+	return err;
+}
+
 static const struct {
 	const char *name;
 	int args;
@@ -122,6 +136,7 @@ static const struct {
 	{"view-remove", 2, view_remove},
 	{"changed", 2, changed},
 	{"metrics", 0, metrics},
+	{"seal", 1, seal},
 };
 
 int main(int argc, char **argv)

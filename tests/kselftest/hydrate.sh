@@ -192,6 +192,27 @@ result $? "a fill"
 check "all is right" all_is_right
 check "stop" cohostctl volume stop media
 
+# From a block device, by the command of users.
+check "another one" cohostctl -y volume create media fast "$fast" slow "$slow" absent yes
+truncate -s $((size + 4096)) "$work/large"
+check "what does not fit is refused" refused "the volume only" cohostctl volume fill media from "$work/large"
+same "and nothing was done" "$(absent)" "$size"
+loop=$(losetup --find --show --read-only "$work/image")
+dd if=$volume of="$work/late" bs=4k skip=2000 count=1 iflag=direct status=none &
+reader=$!
+check "somebody waits" wait_for 20 grep -q wait /proc/$reader/stack
+check "fill" cohostctl volume fill media from "$loop"
+check "who waited got it" wait $reader
+check "with what it is" cmp "$work/late" <(dd if="$work/image" bs=4k skip=2000 count=1 status=none)
+same "nothing is absent" "$(absent)" 0
+check "all is right" all_is_right
+write_block 900
+note_block 900
+check "again: it is complete" sh -c "cohostctl volume fill media from $loop | grep 'is complete'"
+check "and what was written since is there" block_is 900
+losetup -d "$loop"
+check "stop" cohostctl volume stop media
+
 # With nobody to fill it, a stop ends those who wait.
 check "another one" cohostctl -y volume create media fast "$fast" slow "$slow" absent yes
 dd if=$volume of=/dev/null bs=4k count=1 iflag=direct > "$work/waits" 2>&1 &

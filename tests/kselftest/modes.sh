@@ -114,17 +114,20 @@ cp "$work/slow.img" "$work/slow-later.img"
 check "stop" cohostctl volume stop media
 check "remove the slow device" dmsetup remove --retry "below-$$"
 
-# copy_has NAME FILE: does the volume start from the copies, with FILE at its beginning?
+# copy_has NAME FILE: does the volume start from the copies, with FILE at its beginning? It is in $work/snapshot then.
 copy_has()
 {
 	local fast_copy slow_copy status
 
 	fast_copy=$(losetup --find --show "$work/fast-$1.img")
 	slow_copy=$(losetup --find --show "$work/slow-$1.img")
-	cohostctl volume start media fast "$fast_copy" slow "$slow_copy" && cmp -n 4194304 "$2" $volume
+	cohostctl volume start media fast "$fast_copy" slow "$slow_copy" && snapshot media &&
+		cmp -n 4194304 "$2" $volume
 	status=$?
 	cohostctl volume stop media && losetup -d "$fast_copy" && losetup -d "$slow_copy" && return $status
 }
 check "a copy of the sealed devices has all" copy_has sealed "$work/a"
+same "and nothing was replayed for it" "$(field replayed_records)" 0
 check "one of what came later, too" copy_has later "$work/b"
+check "of which something was" [ "$(field replayed_records)" -gt 0 ]
 finish

@@ -103,6 +103,11 @@ trap "servers_stop; cleanup" EXIT
 check "the daemon runs" wait_for 30 cohostctl status
 check "the server answers" wait_for 30 curl -s "http://127.0.0.1:$port/media?list-type=2"
 
+# Writers will wait for it, so it must not wait for memory that only they can give back.
+worker=$(pgrep -f -- --worker=sync)
+check "what fills is locked in memory" [ "$(awk '/VmLck/ { print $2 }' "/proc/$worker/status")" -gt 1000 ]
+check "and does no I/O for want of memory" [ $(($(cut -d ' ' -f 9 "/proc/$worker/stat") & 0x80000)) -ne 0 ]
+
 # What is to be restored: random data, zeros behind it.
 check "create" create
 head -c $((data_mib << 20)) /dev/urandom > "$work/image"

@@ -1,9 +1,11 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: MIT
-"""tools/bench drain: is it true how long a volume says that emptying its log will take?
+"""tools/bench drain: is it true how long a volume says that emptying its log will take? And how long does a
+seal take, before the power goes?
 
 In a VM with a slow disk of few I/Os per second: random writes, a stream, random writes again, a flush of
-each; what the volume says in between against what it then took. Writes build/bench/drain.json.
+each; what the volume says in between against what it then took. Then seals under random writes of eight
+threads. Writes build/bench/drain.json.
 """
 import argparse
 import json
@@ -20,6 +22,7 @@ LOADS = [("random", ["write_load", DEVICE, "direct", "48", "10"]),
          ("stream", ["dd", "if=/dev/zero", f"of={DEVICE}", "bs=1M", "count=300", "oflag=direct"]),
          ("random again", ["write_load", DEVICE, "direct", "48", "9"])]
 GOAL_PERCENT = 20
+SEALS = 20
 
 
 def run(*argv):
@@ -45,6 +48,18 @@ def measure(name, load):
     return {"load": name, "took_ms": int((time.monotonic() - began) * 1000), "said": said}
 
 
+def seals():
+    """Microseconds of each, in order of their size."""
+    load = subprocess.Popen(["write_load", DEVICE, "direct", "8", "20"], stdout=subprocess.DEVNULL)
+    took = []
+    for _ in range(SEALS):
+        time.sleep(0.5)
+        took.append(int(run("volume_api", "seal", VOLUME)))
+    load.terminate()
+    load.wait()
+    return sorted(took)
+
+
 def guest():
     module = os.path.join(BUILD, "kmod", os.uname().release, "cohost.ko")
     os.environ["PATH"] = f"{BUILD}/bin:{BUILD}/tests/helpers:{os.environ['PATH']}:/usr/sbin:/sbin"
@@ -52,7 +67,8 @@ def guest():
         run("modprobe", needed)
     run("insmod", module)
     run("cohostctl", "volume", "create", VOLUME, "fast", "/dev/vm/fast", "slow", "/dev/vm/slow")
-    print(json.dumps([measure(name, load) for name, load in LOADS]))
+    drains = [measure(name, load) for name, load in LOADS]
+    print(json.dumps({"drains": drains, "seals_us": seals()}))
 
 
 def show(result):
@@ -86,8 +102,11 @@ def main():
     os.makedirs(os.path.join(BUILD, "bench"), exist_ok=True)
     with open(os.path.join(BUILD, "bench", "drain.json"), "w", encoding="utf-8") as file:
         json.dump(results, file, indent=1)
-    for result in results:
+    for result in results["drains"]:
         show(result)
+    seals_us = results["seals_us"]
+    print(f"{len(seals_us)} seals under random writes: median {seals_us[len(seals_us) // 2] / 1000:.1f} ms, longest "
+          f"{seals_us[-1] / 1000:.1f} ms")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@
 #include "cohostctl/cmd.h"
 #include "cohostctl/progress.h"
 #include "cohostctl/value.h"
+#include "cohostctl/volume_fill.h"
 #include "lib/volume.h"
 #include "lib/volume_check.h"
 #include "lib/volume_json.h"
@@ -456,7 +457,7 @@ static const struct ch_ctl_key create_keys[] = {
 	{"log", CH_KEY_SIZE, false, NULL, NULL,
 	 "of the log on the fast device; the rest of it keeps what is read often"},
 	{"absent", CH_KEY_BOOL, false, NULL, NULL,
-	 "yes: nothing is on it, and a restore fills it while it is used"},
+	 "yes: nothing is on it; `restore run` or `volume fill` fills it while it is used"},
 	{NULL, CH_KEY_STRING, false, NULL, NULL, NULL},
 };
 
@@ -514,6 +515,13 @@ static const struct ch_ctl_verb verbs[] = {
 	{"flush", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT | CH_VERB_STREAMS, NULL,
 	 "bring all that is written to the slow device",
 	 "Ends under continuing writes: what counts is what is written when it begins.", run_flush},
+	{"fill", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT | CH_VERB_STREAMS,
+	 ch_ctl_volume_fill_keys, "bring what is absent from another block device",
+	 "For a volume that was made with `absent yes`: it is used meanwhile, and what is read "
+	 "comes "
+	 "first. What has been written to it stays. The device must not change until all is there; "
+	 "it may be smaller than the volume, the rest is zero.",
+	 ch_ctl_volume_fill},
 	{"set", CH_NAME_REQUIRED, NULL, CH_VERB_CHANGES | CH_VERB_ROOT, set_keys,
 	 "change settings of a started volume, until it is stopped",
 	 "In mode write-through a flush of a guest is done when its data is on the slow device, "

@@ -81,7 +81,9 @@ int ch_volume_began_absent(const struct ch_volume *volume, bool *ret, struct ch_
 	err = ch_blockdev_open_shared(ch_volume_device_path(volume->slow_device, path), &dev, e);
 	if (err)
 		return err;
-	err = ch_header_read_slow(&dev, &check, &slow, e);
+	err = ch_blockdev_forget(&dev, e);
+	if (!err)
+		err = ch_header_read_slow(&dev, &check, &slow, e);
 	if (!err && check != CH_CHECK_OK)
 		err = ch_header_fail(path, "slow", check, e);
 	*ret = !err && slow.absent_blocks;

@@ -124,8 +124,21 @@ static void drop_privileges(uid_t uid, gid_t gid)
 		_exit(126);
 }
 
-static void child(const struct ch_supervisor *s, int control, int config, char *const argv[])
+/*
+ * Writers of a volume wait for what the sync worker brings: it must not wait for memory that only
+ * they can give back. Both outlive the change of the user and exec.
+ */
+static void protect_filler(void)
 {
+	struct rlimit all = {RLIM_INFINITY, RLIM_INFINITY};
+
+	(void)prctl(PR_SET_IO_FLUSHER, 1, 0, 0, 0);
+	(void)setrlimit(RLIMIT_MEMLOCK, &all);
+}
+
+static void child(const struct ch_proc *p, int control, int config, char *const argv[])
+{
+	const struct ch_supervisor *s = p->s;
 	sigset_t none;
 
 	(void)sigemptyset(&none);
@@ -138,6 +151,8 @@ static void child(const struct ch_supervisor *s, int control, int config, char *
 	(void)close_range(5, ~0u, 0);
 	if (chdir("/"))
 		_exit(126);
+	if (p->kind == CH_TARGET_SYNC)
+		protect_filler();
 	drop_privileges(s->uid, s->gid);
 	(void)execv("/proc/self/exe", argv);
 	_exit(127);
@@ -252,7 +267,7 @@ void ch_proc_start(struct ch_proc *p)
 	if (config >= 0 && !ch_msg_pair(pair))
 		pid = fork();
 	if (pid == 0)
-		child(s, pair[1], config, argv);
+		child(p, pair[1], config, argv);
 	if (pair[1] >= 0)
 		close(pair[1]);
 	if (config >= 0)

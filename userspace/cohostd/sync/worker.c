@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "cohostd/sync/crypto.h"
@@ -228,6 +229,8 @@ int ch_sync_main(struct ch_worker *w)
 	struct sync s = {.worker = w, .wake_fd = -1};
 	int err = 1;
 
+	/* See protect_filler() of the supervisor. On fault: stacks of threads are large. */
+	(void)mlockall(MCL_CURRENT | MCL_FUTURE | MCL_ONFAULT);
 	if (ch_crypto_init() || curl_global_init(CURL_GLOBAL_DEFAULT))
 		return 1;
 	s.wake_fd = eventfd(0, EFD_CLOEXEC);
