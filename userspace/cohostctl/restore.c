@@ -14,6 +14,7 @@
 #include "cohostctl/value.h"
 #include "lib/blockdev.h"
 #include "lib/clock.h"
+#include "lib/hydrate.h"
 #include "lib/json.h"
 #include "lib/volume.h"
 
@@ -128,13 +129,11 @@ static int done_filled(struct ch_cmd *cmd, json_t *r)
 static int target_arg(struct ch_cmd *cmd, json_t *args, enum target target)
 {
 	const char *onto = ch_cmd_str(cmd, "onto", NULL);
-	char path[CH_VOLUME_PATH_SIZE];
+	char path[CH_VOLUME_PATH_SIZE], file[CH_SOURCE_PATH_SIZE];
 	int err;
 
-	if (target == TARGET_FILLED) {
-		(void)snprintf(path, sizeof(path), "/dev/cohost/%.63s", ch_cmd_name(cmd));
-		return ch_path_arg(cmd, args, "target_dev", path);
-	}
+	if (target == TARGET_FILLED)
+		return ch_path_arg(cmd, args, "target_dev", ch_source_path(ch_cmd_name(cmd), file));
 	if (ch_cmd_bool(cmd, "background", false))
 		return ch_cmd_fail(cmd, CH_EXIT_USAGE,
 				   "only a volume that was made with `absent yes` is; without "
@@ -169,7 +168,7 @@ static int start(struct ch_cmd *cmd, json_t *args, enum target target)
 
 	snprintf(what, sizeof(what), "restore of %s", ch_cmd_name(cmd));
 	err = ch_admin_work(cmd, "supervisor", "job.start", args, what,
-			    background ? "fill, usable now" : NULL, &r);
+			    background ? CH_SOURCE_PHASE : NULL, &r);
 	if (err)
 		return err;
 	if (background && json_object_get(r, "phase"))

@@ -23,7 +23,7 @@ const struct ch_ctl_key ch_ctl_volume_fill_keys[] = {
 
 static int show(void *arg, uint64_t done_bytes, uint64_t total_bytes)
 {
-	ch_progress_set(arg, done_bytes, total_bytes, "fill, usable now");
+	ch_progress_set(arg, done_bytes, total_bytes, CH_SOURCE_PHASE);
 	return ch_interrupted();
 }
 
@@ -103,7 +103,7 @@ int ch_ctl_volume_fill(struct ch_cmd *cmd)
 	const char *name = ch_cmd_name(cmd);
 	struct ch_blockdev from;
 	bool complete = false;
-	char path[96];
+	char path[CH_SOURCE_PATH_SIZE];
 	int fd, rc;
 
 	rc = volume_check(cmd, name, &complete);
@@ -115,8 +115,7 @@ int ch_ctl_volume_fill(struct ch_cmd *cmd)
 				   name);
 	if (ch_blockdev_open_read(ch_cmd_str(cmd, "from", ""), &from, &cmd->error))
 		return ch_cmd_failed(cmd);
-	(void)snprintf(path, sizeof(path), "/dev/cohost/%.63s", name);
-	fd = open(path, O_RDWR | O_CLOEXEC | O_NONBLOCK);
+	fd = open(ch_source_path(name, path), O_RDWR | O_CLOEXEC | O_NONBLOCK);
 	rc = fd < 0 ? source_fail(cmd, name) : fill(cmd, fd, &from);
 	if (fd >= 0)
 		close(fd);

@@ -3,6 +3,7 @@
 #include "lib/hydrate.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <sys/ioctl.h>
 #include <unistd.h>
 
@@ -84,6 +85,12 @@ static const struct ch_source_ops file_ops = {
 	.absent = file_absent,
 	.sync = file_sync,
 };
+
+const char *ch_source_path(const char *volume, char buf[static CH_SOURCE_PATH_SIZE])
+{
+	(void)snprintf(buf, CH_SOURCE_PATH_SIZE, "/dev/cohost/%.63s", volume);
+	return buf;
+}
 
 int ch_source_init(struct ch_source *ret_source, int fd)
 {

@@ -34,6 +34,12 @@ struct ch_source {
 	int fd;
 };
 
+/* The phase of progress from which on the volume can be used; daemon and command compare it. */
+#define CH_SOURCE_PHASE "fill, usable now"
+
+#define CH_SOURCE_PATH_SIZE 96
+/* Where the file of a volume is; returns buf. */
+const char *ch_source_path(const char *volume, char buf[static CH_SOURCE_PATH_SIZE]);
 /* Of an open file /dev/cohost/NAME, which stays the caller's. -ENOTTY: it is none. */
 int ch_source_init(struct ch_source *ret_source, int fd);
 

@@ -37,21 +37,13 @@ static void on_retry(struct ch_timer *timer)
 	wait_start(ch_container_of(timer, struct ch_door, retry));
 }
 
-static struct ch_listener *find_listener(struct ch_edge *edge, const char *address)
-{
-	for (unsigned int i = 0; i < edge->listeners_count; i++)
-		if (!strcmp(edge->listeners[i].address, address))
-			return &edge->listeners[i];
-	return NULL;
-}
-
 /*
  * The order is the point: parked, then dropped from the queue, then served. Whoever
  * goes on after a kill finds the connection in one of the two places, or in both.
  */
 static void take(struct ch_door *door, const char *address, int fd)
 {
-	struct ch_listener *l = find_listener(door->edge, address);
+	struct ch_listener *l = ch_listener_find(door->edge, address);
 	struct ch_kept *kept = NULL;
 	bool peeked;
 

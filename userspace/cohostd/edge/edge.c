@@ -46,10 +46,10 @@ static int store_create(struct ch_edge *edge, struct ch_error *e)
 
 static void on_restored(struct ch_edge *edge, int fd, struct ch_kept *kept)
 {
-	for (unsigned int i = 0; i < edge->listeners_count; i++)
-		if (!strcmp(edge->listeners[i].address, kept->page->listener) &&
-		    ch_conn_resume(&edge->listeners[i], fd, kept) == 0)
-			return;
+	struct ch_listener *l = ch_listener_find(edge, kept->page->listener);
+
+	if (l && ch_conn_resume(l, fd, kept) == 0)
+		return;
 	(void)shutdown(fd, SHUT_RDWR);
 	ch_kept_close(edge->keep, kept);
 	close(fd);

@@ -62,17 +62,22 @@ static void on_accept(struct ch_op *op, int res, uint32_t flags)
 		accept_later(l, -res);
 }
 
+struct ch_listener *ch_listener_find(struct ch_edge *edge, const char *address)
+{
+	for (unsigned int i = 0; i < edge->listeners_count; i++)
+		if (!strcmp(edge->listeners[i].address, address))
+			return &edge->listeners[i];
+	return NULL;
+}
+
 /* One listener per address that a site names; the supervisor has made the sockets. */
 int ch_listeners_create(struct ch_edge *edge, struct ch_error *e)
 {
 	for (unsigned int i = 0; i < edge->sites_count; i++) {
 		struct ch_site *site = &edge->sites[i];
-		struct ch_listener *l = NULL;
+		struct ch_listener *l = ch_listener_find(edge, site->listen);
 		char name[CH_FD_NAME_MAX];
 
-		for (unsigned int k = 0; k < edge->listeners_count; k++)
-			if (!strcmp(edge->listeners[k].address, site->listen))
-				l = &edge->listeners[k];
 		if (!l) {
 			if (edge->listeners_count == CH_EDGE_LISTENERS_MAX)
 				return ch_error_set(e, -E2BIG, "more than %d listening addresses",

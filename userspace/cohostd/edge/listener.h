@@ -24,6 +24,8 @@ struct ch_listener {
 
 /* Fills edge->listeners from the sites. */
 int ch_listeners_create(struct ch_edge *edge, struct ch_error *e);
+/* NULL: no site listens there. */
+struct ch_listener *ch_listener_find(struct ch_edge *edge, const char *address);
 void ch_listeners_start(struct ch_edge *edge);
 /* What has not been accepted waits for a successor. */
 void ch_listeners_stop(struct ch_edge *edge);

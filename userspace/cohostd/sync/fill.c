@@ -19,7 +19,6 @@
 #define RANGE_GAP_MAX  (64u << 10)
 #define ZERO_BYTES_MAX (8u << 20)
 #define RETRY_MS       1000
-#define PHASE	       "fill, usable now" /* cohostctl waits for it */
 
 /* What a granule needs of one entry of the map. */
 struct part {
@@ -316,7 +315,7 @@ static int fetch_all(struct fill *f, struct ch_error *e)
 		}
 		if (running && !err) {
 			ch_bucket_run(f->args->repo.store, 200);
-			err = cancelled(f, PHASE, e);
+			err = cancelled(f, CH_SOURCE_PHASE, e);
 		}
 	}
 	if (err) {
@@ -544,7 +543,7 @@ int ch_sync_fill(const struct ch_fill_args *args, struct ch_fill_result *ret, st
 	f.heard_ms = ch_clock_ms();
 	ret->ready_ms = f.heard_ms - started_ms;
 	while (!err) {
-		err = cancelled(&f, PHASE, e);
+		err = cancelled(&f, CH_SOURCE_PHASE, e);
 		if (!err)
 			err = step(&f, e);
 	}
