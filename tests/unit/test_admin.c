@@ -22,66 +22,23 @@
 #include <unistd.h>
 #include <cmocka.h>
 
-#include "cohostd/ipc/msg.h"
-#include "cohostd/ipc/worker.h"
+#include "worker_play.h"
 
-#define WAIT_MS 10000
-
-static int control, child;
 static struct sockaddr_un addr = {.sun_family = AF_UNIX};
-
-static void run_child(int sock, int config)
-{
-	/* Away from where they are to be. */
-	int s = fcntl(sock, F_DUPFD, 10), c = fcntl(config, F_DUPFD, 10);
-
-	dup2(s, 3);
-	dup2(c, 4);
-	_exit(ch_worker_main(CH_TARGET_ADMIN));
-}
-
-static void give(uint32_t type, const void *payload, size_t len, const int *fd)
-{
-	struct ch_msg_head head = {.type = type, .target = CH_TARGET_ADMIN};
-
-	assert_int_equal(ch_msg_send(control, &head, payload, len, fd, fd ? 1 : 0), 0);
-}
-
-static struct ch_msg take(uint32_t type)
-{
-	struct pollfd pfd = {.fd = control, .events = POLLIN};
-	struct ch_msg m;
-
-	assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
-	assert_int_equal(ch_msg_recv(control, &m, false), 1);
-	assert_int_equal(m.head.type, type);
-	return m;
-}
 
 static int start_with(const char *config)
 {
-	int pair[2], memfd = memfd_create("config", 0), fd;
-	uint32_t instances = 1;
-	struct ch_msg m;
+	int fd;
 
-	assert_int_equal(write(memfd, config, strlen(config)), (ssize_t)strlen(config));
-	assert_int_equal(ch_msg_pair(pair), 0);
 	snprintf(addr.sun_path, sizeof(addr.sun_path), "/tmp/cohost-admin-test.%d", getpid());
 	unlink(addr.sun_path);
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	assert_int_equal(bind(fd, (struct sockaddr *)&addr, sizeof(addr)), 0);
 	assert_int_equal(listen(fd, 16), 0);
-	control = pair[0];
-	child = fork();
-	if (!child)
-		run_child(pair[1], memfd);
-	close(pair[1]);
-	close(memfd);
+	worker_fork(CH_TARGET_ADMIN, config);
 	give(CH_MSG_FD, "listen:admin", strlen("listen:admin"), &fd);
-	give(CH_MSG_START, &instances, sizeof(instances), NULL);
 	close(fd);
-	m = take(CH_MSG_READY);
-	ch_msg_clear(&m);
+	worker_start();
 	return 0;
 }
 

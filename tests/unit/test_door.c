@@ -23,53 +23,20 @@
 #include <cmocka.h>
 
 #include "cohostd/ipc/fd_queue.h"
-#include "cohostd/ipc/msg.h"
-#include "cohostd/ipc/worker.h"
+#include "worker_play.h"
 
-#define WAIT_MS	     10000
 #define CLIENTS	     200
 #define CONFIG	     "{\"listen\":[\"a:1\"]}"
 #define SMALL_BUFFER 1 /* the kernel makes it as small as it may be */
 
-static int control, child, queue[2], listen_fd, clients[CLIENTS];
+static int queue[2], listen_fd, clients[CLIENTS];
 static struct sockaddr_in addr;
-
-static void run_child(int sock, int config)
-{
-	/* Away from where they are to be. */
-	int s = fcntl(sock, F_DUPFD, 10), c = fcntl(config, F_DUPFD, 10);
-
-	dup2(s, 3);
-	dup2(c, 4);
-	_exit(ch_worker_main(CH_TARGET_DOOR));
-}
-
-static void give(uint32_t type, const void *payload, size_t len, const int *fd)
-{
-	struct ch_msg_head head = {.type = type, .target = CH_TARGET_DOOR};
-
-	assert_int_equal(ch_msg_send(control, &head, payload, len, fd, fd ? 1 : 0), 0);
-}
-
-static void take(uint32_t type)
-{
-	struct pollfd pfd = {.fd = control, .events = POLLIN};
-	struct ch_msg m;
-
-	assert_int_equal(poll(&pfd, 1, WAIT_MS), 1);
-	assert_int_equal(ch_msg_recv(control, &m, false), 1);
-	assert_int_equal(m.head.type, type);
-	ch_msg_clear(&m);
-}
 
 static int start(void **state)
 {
-	int pair[2], memfd = memfd_create("config", 0), size = SMALL_BUFFER;
+	int size = SMALL_BUFFER;
 	socklen_t len = sizeof(addr);
-	uint32_t instances = 1;
 
-	assert_int_equal(write(memfd, CONFIG, strlen(CONFIG)), (ssize_t)strlen(CONFIG));
-	assert_int_equal(ch_msg_pair(pair), 0);
 	assert_int_equal(ch_fd_queue_create(queue), 0);
 	assert_int_equal(setsockopt(queue[1], SOL_SOCKET, SO_SNDBUF, &size, sizeof(size)), 0);
 	addr = (struct sockaddr_in){.sin_family = AF_INET,
@@ -78,16 +45,10 @@ static int start(void **state)
 	assert_int_equal(bind(listen_fd, (struct sockaddr *)&addr, len), 0);
 	assert_int_equal(listen(listen_fd, CLIENTS), 0);
 	assert_int_equal(getsockname(listen_fd, (struct sockaddr *)&addr, &len), 0);
-	control = pair[0];
-	child = fork();
-	if (!child)
-		run_child(pair[1], memfd);
-	close(pair[1]);
-	close(memfd);
+	worker_fork(CH_TARGET_DOOR, CONFIG);
 	give(CH_MSG_FD, "listen:a:1", strlen("listen:a:1"), &listen_fd);
 	give(CH_MSG_FD, "door:tx:0", strlen("door:tx:0"), &queue[1]);
-	give(CH_MSG_START, &instances, sizeof(instances), NULL);
-	take(CH_MSG_READY);
+	worker_start();
 	return 0;
 }
 
@@ -96,7 +57,7 @@ static int stop(void **state)
 	int status = 0;
 
 	give(CH_MSG_STOP, NULL, 0, NULL);
-	take(CH_MSG_DRAINING);
+	expect_msg(CH_MSG_DRAINING);
 	assert_int_equal(waitpid(child, &status, 0), child);
 	for (int i = 0; i < CLIENTS; i++)
 		if (clients[i] > 0)
@@ -182,7 +143,7 @@ static void stops_with_one_in_hand(void **state)
 	connect_all();
 	close(take_client());
 	give(CH_MSG_STOP, NULL, 0, NULL);
-	take(CH_MSG_DRAINING);
+	expect_msg(CH_MSG_DRAINING);
 	left = waiting();
 	assert_true(left > 0);
 	while (waitpid(child, &status, WNOHANG) == 0 && n < CLIENTS) {
